@@ -1,0 +1,103 @@
+package route
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// A Query asks where one recipient's mail goes.
+type Query struct {
+	Sender    string // reverse-path without angle brackets; "" is the null sender
+	Recipient string // forward-path without angle brackets
+}
+
+// A Router decides where mail goes. Implementations are safe for concurrent use.
+//
+// An error means that the decision could not be made now (for instance because DNS did not answer an mx:
+// pattern): the caller treats it as temporary and asks again later. A recipient that must not be sent
+// anywhere is not an error but a [Route] with a [Reject] hop.
+type Router interface {
+	Route(ctx context.Context, q Query) (Route, error)
+}
+
+// Direct is the Router that sends everything to the recipient domain's mail exchangers.
+var Direct Router = directRouter{}
+
+type directRouter struct{}
+
+var directHops = []Hop{{Kind: MX}}
+
+func (directRouter) Route(context.Context, Query) (Route, error) { return Route{Hops: directHops}, nil }
+
+// A Route is where a recipient's mail goes: hops in the order in which they are tried, and the entry they
+// came from. The hops are shared with the table and must not be changed.
+type Route struct {
+	Hops    []Hop
+	Pattern string // the pattern that matched, as written; "" when no entry did and mail goes direct
+	File    string // where the entry stands; "" when it came from no file
+	Line    int    // 1-based
+}
+
+// Kind says what a hop does with mail.
+type Kind uint8
+
+const (
+	MX        Kind = iota // to the recipient domain's mail exchangers ("direct"); the zero value
+	Smarthost             // to the host that the hop names
+	Reject                // fail it with the hop's reply
+	Hold                  // keep it until a person releases it
+	Discard               // accept and forget it
+)
+
+// Condition says after which outcome of the hop before it a hop is tried.
+type Condition uint8
+
+const (
+	Always        Condition = iota // the first hop of a route has no condition
+	OnBlocked                      // the refusal is about our address or its reputation
+	OnUnreachable                  // no connection to any host could be made
+	OnTempfail                     // any temporary failure
+	OnAny                          // any failure
+)
+
+// Protocol is how a smarthost is spoken to: the scheme of its URL.
+type Protocol uint8
+
+const (
+	SMTP       Protocol = iota // port 25, opportunistic STARTTLS
+	Submission                 // port 587, STARTTLS required (RFC 6409)
+	SMTPS                      // port 465, TLS from the start (RFC 8314)
+	LMTP                       // no default port, or a unix socket (RFC 2033)
+)
+
+// TLSMode is what a hop asks of TLS.
+type TLSMode uint8
+
+const (
+	TLSDefault       TLSMode = iota // what the protocol says: opportunistic for direct and smtp, required for submission and smtps
+	TLSNone                         // never
+	TLSOpportunistic                // where offered, any certificate, else in the clear (RFC 7435)
+	TLSRequired                     // always, any certificate
+	TLSVerified                     // always, with a certificate that is valid for the host's name
+	TLSDANE                         // always, with a certificate that DANE vouches for (RFC 7672)
+)
+
+// A Hop is one way for mail to go.
+type Hop struct {
+	Kind     Kind
+	On       Condition
+	Protocol Protocol   // of a Smarthost
+	Host     string     // of a Smarthost: A-label name, IP address without brackets, or the path of a unix socket
+	Port     uint16     // of a Smarthost; 0 is the protocol's own
+	LookupMX bool       // the smarthost's name is a domain to look up by MX (mx=yes)
+	TLS      TLSMode
+	User     string     // who to log in as; "" is no login
+	Secret   Secret     // the password, by reference
+	Source   netip.Addr // address to connect from; the zero Addr lets the system choose
+	HELO     string     // name to greet with; "" is the host's own
+	Reply    string     // of a Reject: "550 5.1.2 text"
+}
