@@ -1,6 +1,6 @@
 module github.com/sortie-mail/sortie
 
-go 1.26
+go 1.26.0
 
 require (
 	github.com/cention-sany/utf7 v0.0.0-20170124080048-26cad61bd60a // indirect
