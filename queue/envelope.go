@@ -1,0 +1,180 @@
+package queue
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/dsn"
+)
+
+// MaxRecipients is how many recipients one message may have.
+const MaxRecipients = 50_000
+
+// An Envelope is what travels beside a message: who sent it, who gets it, and what its sender wants to hear.
+type Envelope struct {
+	From       string      `json:"from"` // reverse-path without angle brackets; "" is the null sender
+	To         []Recipient `json:"to"`
+	EnvelopeID string      `json:"envid,omitempty"` // ENVID, decoded (RFC 3461, section 4.4)
+	Return     dsn.Return  `json:"ret,omitempty"`   // RET (RFC 3461, section 4.3)
+	UTF8       bool        `json:"utf8,omitempty"`  // SMTPUTF8 (RFC 6531)
+}
+
+// A Recipient is one forward-path with what its sender asked to hear about it.
+type Recipient = deliver.Recipient
+
+// To makes recipients of plain addresses.
+func To(addresses ...string) []Recipient {
+	to := make([]Recipient, len(addresses))
+	for i, a := range addresses {
+		to[i].Address = a
+	}
+	return to
+}
+
+// Validate reports what no retry would make right about the envelope, as an [*EnvelopeError]. Enqueue calls it.
+func (e *Envelope) Validate() error {
+	if e.From != "" {
+		if err := CheckAddress(e.From); err != nil {
+			return &EnvelopeError{"reverse-path", e.From, err.Error()}
+		}
+	}
+	switch n := len(e.To); {
+	case n == 0:
+		return &EnvelopeError{"recipients", "", "there are none: name at least one"}
+	case n > MaxRecipients:
+		return &EnvelopeError{"recipients", "", fmt.Sprintf("there are %d, and the limit is %d: send several messages", n, MaxRecipients)}
+	}
+	for _, r := range e.To {
+		if err := CheckAddress(r.Address); err != nil {
+			return &EnvelopeError{"recipient", r.Address, err.Error()}
+		}
+	}
+	return nil
+}
+
+// LaneOf is the lane of a recipient: its domain, as an A-label in lower case (RFC 5321, section 2.4).
+func LaneOf(address string) string {
+	domain := strings.TrimSuffix(address[strings.LastIndexByte(address, '@')+1:], ".")
+	if a, err := idna.Lookup.ToASCII(domain); err == nil {
+		return a
+	}
+	return strings.ToLower(domain)
+}
+
+// Lanes sorts the envelope's recipients by lane. The lanes come in order of their first recipient. A recipient
+// named twice is kept once.
+func (e *Envelope) Lanes() (lanes []string, members map[string][]Recipient) {
+	members = make(map[string][]Recipient, 1)
+	seen := make(map[string]bool, len(e.To))
+	for _, r := range e.To {
+		if seen[r.Address] {
+			continue
+		}
+		seen[r.Address] = true
+		lane := LaneOf(r.Address)
+		if _, ok := members[lane]; !ok {
+			lanes = append(lanes, lane)
+		}
+		members[lane] = append(members[lane], r)
+	}
+	return lanes, members
+}
+
+// CheckAddress says what is wrong with the syntax of an address (RFC 5321, section 4.1.2; RFC 6531, section 3.3):
+// a local part of at most 64 octets, "@", and a domain or an address literal. It returns nil for one that is right.
+func CheckAddress(address string) error {
+	at := strings.LastIndexByte(address, '@')
+	switch {
+	case at < 0:
+		return fmt.Errorf("there is no @: write local-part@domain")
+	case len(address) > 254+64:
+		return fmt.Errorf("it is longer than an address may be")
+	case strings.ContainsFunc(address, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }):
+		return fmt.Errorf("it has a control character or is not UTF-8")
+	}
+	if err := checkLocal(address[:at]); err != nil {
+		return err
+	}
+	return checkDomain(address[at+1:])
+}
+
+func checkLocal(local string) error {
+	switch {
+	case local == "":
+		return fmt.Errorf("there is nothing before the @")
+	case len(local) > 64:
+		return fmt.Errorf("the part before the @ is longer than 64 octets (RFC 5321, section 4.5.3.1.1)")
+	case local[0] == '"':
+		return checkQuoted(local)
+	}
+	for atom := range strings.SplitSeq(local, ".") {
+		if atom == "" {
+			return fmt.Errorf("the part before the @ has a dot at its start or end, or two dots in a row")
+		}
+		if i := strings.IndexAny(atom, "()<>[]:;@\\,\" "); i >= 0 {
+			return fmt.Errorf("%q before the @ must stand in double quotes", atom[i])
+		}
+	}
+	return nil
+}
+
+func checkQuoted(local string) error {
+	if len(local) < 2 || local[len(local)-1] != '"' {
+		return fmt.Errorf("the double quote before the @ is not closed")
+	}
+	inner := local[1 : len(local)-1]
+	for i := 0; i < len(inner); i++ {
+		switch inner[i] {
+		case '\\':
+			i++
+			if i == len(inner) {
+				return fmt.Errorf("the part before the @ ends in a lone backslash")
+			}
+		case '"':
+			return fmt.Errorf("a double quote within the quoted part before the @ needs a backslash")
+		}
+	}
+	return nil
+}
+
+func checkDomain(domain string) error {
+	if strings.HasPrefix(domain, "[") {
+		if !strings.HasSuffix(domain, "]") || len(domain) < 3 {
+			return fmt.Errorf("the address literal after the @ is not closed with ]")
+		}
+		return nil // deliver reads it; one it cannot read fails there with its own words
+	}
+	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(domain, "."))
+	if err != nil && !isASCII(domain) {
+		return fmt.Errorf("%q is no domain name: %v", domain, err)
+	}
+	if err != nil {
+		ascii = strings.TrimSuffix(domain, ".") // underscores and the like: wrong in host names, alive in the field
+	}
+	if ascii == "" || len(ascii) > 253 {
+		return fmt.Errorf("there is no domain name of 1 to 253 octets after the @")
+	}
+	if slices.ContainsFunc(strings.Split(ascii, "."), badLabel) {
+		return fmt.Errorf("%q is no domain name: each label has 1 to 63 letters, digits or hyphens", domain)
+	}
+	return nil
+}
+
+func badLabel(label string) bool {
+	return label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	})
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,118 @@
+package queue
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/dsn"
+)
+
+// An ID names one message in a queue. It is unique for the life of the spool, safe in file names and URLs, and
+// sorts by the time of acceptance.
+type ID string
+
+// A Queue keeps mail safe until it is settled. Implementations are safe for concurrent use, keep every promise
+// written here, and prove it with package queuetest.
+//
+// The unit of work is an entry: one message × one lane, where a lane is a recipient domain. The body is stored
+// once a message. An entry that waits, hangs or is held never keeps an entry of another lane from being leased.
+type Queue interface {
+	// Enqueue accepts a message. When it returns without an error, the message, its envelope and every
+	// directory entry that leads to them are durable (of a memory queue: kept until the process ends). When it
+	// returns an error, nothing of the message is in the queue.
+	//
+	// Errors: an [*EnvelopeError] for an envelope or a message that no retry would make acceptable; one that wraps
+	// [ErrFull] when there is no room now; one that wraps [ErrClosed]; an error of body as it is.
+	Enqueue(ctx context.Context, env Envelope, body io.Reader) (ID, error)
+
+	// Lease hands out entries that are due, at most req.Max, in turn by lane. Nobody else gets them until they are
+	// settled or until the lease ends, when they become due again and the attempt counts. It does not
+	// wait for mail: with nothing due it returns no entries. next is when something more will be due if nothing
+	// changes until then; the zero time is never.
+	Lease(ctx context.Context, req LeaseRequest) (leases []Lease, next time.Time, err error)
+
+	// Changed has a value after anything happened that may let Lease return more, or sooner, than it said.
+	Changed() <-chan struct{}
+
+	// Settle ends a lease. The outcome, the time of the next try and the reports that follow from the outcome
+	// become durable together: after a crash either all of it happened or nothing. It fails with
+	// [ErrLeaseLost], and changes nothing, where the lease had ended or the entry was deleted; any other error
+	// leaves the lease as it was, and Settle may be called again.
+	Settle(ctx context.Context, l Lease, s Settlement) error
+
+	// Open gives the message's bytes as they were enqueued. A message that is deleted while it is read may
+	// end in an error; a leased message stays readable. An unknown id gives [ErrNotFound].
+	Open(ctx context.Context, id ID) (io.ReadCloser, error)
+
+	// Close waits for calls under way, releases the spool and ends all leases: their entries are due
+	// at once when the queue is opened again. Calls after Close fail with [ErrClosed].
+	Close() error
+}
+
+// A LeaseRequest says what a caller of Lease wants.
+type LeaseRequest struct {
+	Max int           // entries; at least 1
+	For time.Duration // how long the leases last; at least a second
+
+	// Room says how many more entries the caller takes from a lane of which leased entries are out now. A lane
+	// without room is asked about again when one of its leases is settled. nil is no limit. It is called with
+	// locks held and must return at once without calling the queue.
+	Room func(lane string, leased int) int
+}
+
+// A Lease is an entry that one caller may work on until a certain time.
+type Lease struct {
+	Token    uint64 // names this lease among all of the process
+	Until    time.Time
+	ID       ID
+	Lane     string
+	Accepted time.Time // when the message was enqueued
+	Size     int64     // of the message, in octets
+	Hops     int       // Received fields in its header
+	Envelope Envelope  // with the recipients of this lane that are not settled
+
+	Attempts int             // made before this one
+	Warned   map[string]bool // recipients whose delay was reported
+	FailWhy  string          // a person asked that it fail now, and why; "" otherwise
+}
+
+// A Settlement is what became of a leased entry.
+type Settlement struct {
+	Attempt Attempt      // for the history; the zero Attempt adds nothing to it
+	Done    []string     // recipients that are settled for good; the others stay
+	Next    time.Time    // when the others are due; the zero time is at once
+	Warned  []string     // recipients whose delay is reported by this settlement
+	Hold    string       // why the others are held; "" leaves them waiting
+	Reports []Submission // mail that follows from it
+
+	// What the attempt says about the lane. Hints: a backend may forget them in a crash.
+	Pause time.Duration // nothing more of the lane is leased for this long, because the destination does not answer
+	Wake  bool          // the destination took mail: the lane's pause ends, and its other entries are due
+}
+
+// A Submission is a message to enqueue together with a settlement.
+type Submission struct {
+	Envelope Envelope
+	Body     []byte
+}
+
+// An Attempt is one try of an entry, as its history tells it.
+type Attempt struct {
+	Time    time.Time       `json:"time,omitzero"`
+	Route   string          `json:"route,omitempty"` // the hops, as the routing file writes them
+	Results []AttemptResult `json:"results,omitempty"`
+}
+
+// An AttemptResult is what one try said about one recipient.
+type AttemptResult struct {
+	Recipient string         `json:"recipient"`
+	Result    deliver.Result `json:"result"`
+	Status    dsn.Status     `json:"status,omitempty"`
+	Reply     dsn.Reply      `json:"reply,omitzero"`
+	Detail    string         `json:"detail,omitempty"`
+	Host      string         `json:"host,omitempty"`
+	Addr      string         `json:"addr,omitempty"`
+	Class     string         `json:"class,omitempty"`
+}
