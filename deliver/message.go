@@ -25,7 +25,7 @@ type Message struct {
 
 // A Recipient is one forward-path with what its sender asked to hear about it (RFC 3461).
 type Recipient struct {
-	Address  string      `json:"address"`            // without angle brackets; the local part is kept byte for byte
-	Notify   dsn.Notify  `json:"notify,omitempty"`   // NOTIFY
+	Address  string      `json:"address"`           // without angle brackets; the local part is kept byte for byte
+	Notify   dsn.Notify  `json:"notify,omitempty"`  // NOTIFY
 	Original dsn.Address `json:"original,omitzero"` // ORCPT
 }

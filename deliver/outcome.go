@@ -26,7 +26,7 @@ type Stage string
 
 // The stages, in the order of a session.
 const (
-	StageRoute    Stage = "route"    // no host was asked: the route or DNS decided
+	StageRoute    Stage = "route" // no host was asked: the route or DNS decided
 	StageConnect  Stage = "connect"
 	StageGreeting Stage = "greeting"
 	StageEHLO     Stage = "ehlo"

@@ -1,0 +1,46 @@
+// Package disk keeps a mail queue on disk: what it accepted survives the process, the machine and a full disk.
+//
+//	spool, err := disk.Open("spool")
+//	id, err := spool.Enqueue(ctx, queue.Envelope{From: "me@example.org", To: queue.To("you@aol.com")}, message)
+//
+// [Queue] implements [queue.Queue] and [queue.Inspector]; one process at a time has a spool open.
+//
+// # Layout, format 1
+//
+// A spool is a folder:
+//
+//	format              "sortie disk queue, format 1", and the mark of this spool: 16 random hexadecimal digits
+//	lock                held by the process that has the spool open; says which
+//	log/0000000001.log  segments of one append-only log, in order
+//	large/ID            bodies of more than 128 KiB, a file each
+//	damaged/            what could not be read at an opening, set aside byte for byte
+//
+// A segment is text but for the bodies, and can be read with less. It starts with a line
+//
+//	sortie-log 1 MARK LAST-ID
+//
+// and holds records, each of a header line, one line of JSON, the body, and a line break:
+//
+//	=MARK TYPE JSON-LENGTH BODY-LENGTH JSON-CRC BODY-CRC
+//	{"id":"1k2...","env":{"from":"me@example.org","to":[{"address":"you@aol.com"}]},...}
+//	From: ...
+//
+// Lengths are decimal octets, checksums CRC-32C in hexadecimal. The mark is secret from the senders of mail, so that
+// no message can hold what looks like a record. The types are "mail" (a message: its envelope, and once it was moved the
+// state of its entries), "settle" (an outcome, with the reports that follow from it: the JSON describes them, their
+// bodies stand one after the other), "change" (what a person did), and "clock" (the clock jumped; times before move
+// by this much). To see the envelopes and outcomes of a spool without its bodies:
+//
+//	grep -ah -A1 '^=' spool/log/*.log | grep -a '^{'
+//
+// # How it keeps its promises
+//
+// Concurrent calls share one write and one fsync (group commit), and return when it has ended. A write that the disk
+// has no room for is taken back, and the call fails with [queue.ErrFull]; a failed fsync ends all writing, because
+// nobody knows what reached the disk (what was acknowledged before it is safe, and is there after a restart).
+// The oldest segment is removed when nothing in it is alive; when dead mail takes more room than
+// live mail, the live messages of the oldest segment are written anew at the log's end first.
+//
+// Repair is automatic at Open: a region whose checksum is wrong is copied to damaged/, logged with what it held, and
+// passed over; everything after it is used.
+package disk

@@ -1,0 +1,87 @@
+package disk
+
+import (
+	"context"
+	"time"
+
+	"github.com/sortie-mail/sortie/queue"
+	"github.com/sortie-mail/sortie/queue/memory"
+)
+
+// List implements [queue.Inspector].
+func (q *Queue) List(ctx context.Context, f queue.Filter, cursor string, limit int) ([]queue.Info, string, error) {
+	if err := q.enter(ctx); err != nil {
+		return nil, "", err
+	}
+	defer q.leave()
+	found, next := q.index.List(f, cursor, limit, time.Now())
+	return found, next, nil
+}
+
+// Show implements [queue.Inspector].
+func (q *Queue) Show(ctx context.Context, id queue.ID) (queue.Detail, error) {
+	if err := q.enter(ctx); err != nil {
+		return queue.Detail{}, err
+	}
+	defer q.leave()
+	return q.index.Show(id)
+}
+
+// Stats implements [queue.Inspector].
+func (q *Queue) Stats(ctx context.Context) (queue.Stats, error) {
+	if err := q.enter(ctx); err != nil {
+		return queue.Stats{}, err
+	}
+	defer q.leave()
+	return q.index.Stats(), nil
+}
+
+// Hold implements [queue.Inspector].
+func (q *Queue) Hold(ctx context.Context, f queue.Filter, why string) (int, error) {
+	return q.change(ctx, memory.Hold, f, why)
+}
+
+// Release implements [queue.Inspector].
+func (q *Queue) Release(ctx context.Context, f queue.Filter) (int, error) {
+	return q.change(ctx, memory.Release, f, "")
+}
+
+// Retry implements [queue.Inspector].
+func (q *Queue) Retry(ctx context.Context, f queue.Filter) (int, error) {
+	return q.change(ctx, memory.Retry, f, "")
+}
+
+// Fail implements [queue.Inspector].
+func (q *Queue) Fail(ctx context.Context, f queue.Filter, why string) (int, error) {
+	return q.change(ctx, memory.Fail, f, why)
+}
+
+// Delete implements [queue.Inspector].
+func (q *Queue) Delete(ctx context.Context, f queue.Filter) (int, error) {
+	return q.change(ctx, memory.Delete, f, "")
+}
+
+func (q *Queue) change(ctx context.Context, op memory.Op, f queue.Filter, why string) (int, error) {
+	if err := f.CheckChange(); err != nil {
+		return 0, err
+	}
+	if err := q.enter(ctx); err != nil {
+		return 0, err
+	}
+	defer q.leave()
+	now := time.Now()
+	keys := q.index.BeginChange(op, f, now)
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	rec, err := newRecord(typeChange, changeMeta{Op: op, Why: why, At: now, Entries: keys})
+	if err == nil {
+		_, _, _, err = q.log.append(rec)
+	}
+	if err != nil {
+		q.index.Abort(keys...)
+		return 0, err
+	}
+	q.index.CommitChange(op, why, keys, now)
+	return len(keys), nil
+}

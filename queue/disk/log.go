@@ -1,0 +1,218 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/sortie-mail/sortie/queue"
+)
+
+// segmentSize is how long a segment grows before the next one is begun.
+const segmentSize = 64 << 20
+
+// maxBatch is how much may wait for the next write before callers wait for room.
+const maxBatch = 16 << 20
+
+// A log appends records to the newest segment. Callers that come while a write is under way share the next one.
+type log struct {
+	dir    string
+	mark   string
+	lastID func() queue.ID
+	create func(path string) (file, error)
+
+	mu      sync.Mutex
+	more    sync.Cond // a batch waits, or the log closes
+	room    sync.Cond // the waiting batch was taken
+	next    *batch    // guarded by mu: what waits for the next write
+	failed  error     // guarded by mu: why nothing can be written any more
+	closed  bool      // guarded by mu
+	done    chan struct{}
+	current *segment       // of the writer alone
+	began   func(*segment) // told of each new segment
+	spare   []byte         // of the writer alone: the buffer of the last batch
+}
+
+// A batch is what one write and one fsync make durable.
+type batch struct {
+	buf  []byte
+	done chan struct{} // closed when the batch is durable or has failed
+	err  error         // set before done is closed, like the two below
+	seg  *segment
+	base int64 // where buf starts in the segment
+}
+
+func (l *log) start(first *segment) {
+	l.more.L, l.room.L = &l.mu, &l.mu
+	l.next = &batch{done: make(chan struct{})}
+	l.done = make(chan struct{})
+	l.current = first
+	go l.write()
+}
+
+// append makes a record durable, and returns the segment it is in, where its body starts, and how long the record is.
+func (l *log) append(r record) (seg *segment, at, size int64, err error) {
+	l.mu.Lock()
+	for len(l.next.buf) >= maxBatch && l.failed == nil && !l.closed {
+		l.room.Wait()
+	}
+	switch {
+	case l.failed != nil:
+		l.mu.Unlock()
+		return nil, 0, 0, l.failed
+	case l.closed:
+		l.mu.Unlock()
+		return nil, 0, 0, queue.ErrClosed
+	}
+	b := l.next
+	before := len(b.buf)
+	buf, start := r.appendTo(b.buf, l.mark)
+	b.buf = buf
+	if before == 0 {
+		l.more.Signal()
+	}
+	l.mu.Unlock()
+	<-b.done
+	return b.seg, b.base + int64(start), int64(len(buf) - before), b.err
+}
+
+// write is the goroutine that writes batches, one after the other, until the log is closed.
+func (l *log) write() {
+	defer close(l.done)
+	for {
+		l.mu.Lock()
+		for len(l.next.buf) == 0 && !l.closed {
+			l.more.Wait()
+		}
+		b := l.next
+		if len(b.buf) == 0 {
+			l.mu.Unlock()
+			return
+		}
+		l.next = &batch{done: make(chan struct{}), buf: l.spare[:0]}
+		l.spare = nil
+		failed := l.failed
+		l.room.Broadcast()
+		l.mu.Unlock()
+
+		if b.err = failed; failed == nil {
+			b.err = l.commit(b)
+		}
+		if cap(b.buf) <= 1<<20 {
+			l.spare = b.buf
+		}
+		b.buf = nil
+		close(b.done)
+	}
+}
+
+// commit writes a batch and makes it durable.
+func (l *log) commit(b *batch) error {
+	if l.current.size >= segmentSize {
+		if err := l.roll(); err != nil {
+			return full(err)
+		}
+	}
+	s := l.current
+	b.seg, b.base = s, s.size
+	if _, err := s.file.Write(b.buf); err != nil {
+		if terr := s.file.Truncate(s.size); terr != nil {
+			l.fail(fmt.Errorf("disk: %s: half a write could not be taken back: %w", s.path, terr))
+		} else if !isFull(err) {
+			l.fail(fmt.Errorf("disk: %s: nothing more is written: %w", s.path, err))
+		}
+		return full(err)
+	}
+	// A failed fsync may have thrown the pages away; a later one that succeeds says nothing about them. So no later
+	// one is believed.
+	if err := s.file.Sync(); err != nil {
+		l.fail(fmt.Errorf("disk: %s: fsync failed, nothing more is written until the spool is opened again: %w", s.path, err))
+		return err
+	}
+	s.size += int64(len(b.buf))
+	return nil
+}
+
+// roll begins a new segment.
+func (l *log) roll() error {
+	s, err := l.newSegment(l.current.number + 1)
+	if err != nil {
+		return err
+	}
+	l.current = s
+	l.began(s)
+	return nil
+}
+
+// newSegment makes an empty segment whose name and first line are durable.
+func (l *log) newSegment(number uint64) (*segment, error) {
+	s := &segment{number: number, path: segmentPath(l.dir, number)}
+	f, err := l.create(s.path)
+	if err != nil {
+		return nil, err
+	}
+	first := fmt.Sprintf("sortie-log %d %s %s\n", formatVersion, l.mark, l.lastID())
+	_, err = f.Write([]byte(first))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(s.path))
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(s.path)
+		return nil, err
+	}
+	s.file, s.size = f, int64(len(first))
+	return s, nil
+}
+
+func (l *log) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = err
+	}
+	l.room.Broadcast()
+}
+
+// close writes what waits, and ends the writer.
+func (l *log) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.more.Signal()
+	l.room.Broadcast()
+	l.mu.Unlock()
+	<-l.done
+}
+
+func createFile(path string) (file, error) {
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
+}
+
+// isFull reports whether there was no room: on the disk, or in a quota.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// full makes an error about room one that callers know.
+func full(err error) error {
+	if isFull(err) {
+		return fmt.Errorf("%w: %w", queue.ErrFull, err)
+	}
+	return err
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,282 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sortie-mail/sortie/queue"
+	"github.com/sortie-mail/sortie/queue/memory"
+)
+
+// inlineMax is the longest body that is kept in the log. A longer one gets a file, so that no body is held in memory
+// and none is written twice when segments are given back.
+const inlineMax = 128 << 10
+
+// Options are the settings of [Options.Open]. The zero value is ready.
+type Options struct {
+	MaxSize int64        // the longest message in octets; 0 is no limit
+	MinFree int64        // Enqueue fails with queue.ErrFull where the disk has less room than this; 0 is 32 MiB, negative is no check
+	Logger  *slog.Logger // where damage and repair are told; nil is slog.Default
+
+	create func(path string) (file, error)
+}
+
+// Open opens a spool with default settings, and makes it where there is none.
+func Open(dir string) (*Queue, error) { return Options{}.Open(dir) }
+
+// Queue is a [queue.Queue] and a [queue.Inspector] on disk. It is safe for concurrent use.
+type Queue struct {
+	dir     string
+	opts    Options
+	logger  *slog.Logger
+	ctx     context.Context // for the logger
+	lock    io.Closer
+	index   *memory.Index
+	ids     memory.IDs
+	log     *log
+	clock   clock
+	cleaner cleaner
+
+	mu     sync.RWMutex // held for reading by calls under way
+	closed bool
+
+	segMu    sync.Mutex
+	segments []*segment // guarded by segMu, oldest first
+}
+
+var (
+	_ queue.Queue     = (*Queue)(nil)
+	_ queue.Inspector = (*Queue)(nil)
+)
+
+// Open opens a spool, and makes it where there is none. It repairs what a crash has left, see the package comment.
+// It fails with a [*LockedError] where another process has it open, and with an error that says what to do where
+// the folder cannot be written or is of a newer format.
+func (o Options) Open(dir string) (*Queue, error) {
+	q := &Queue{dir: dir, opts: o, logger: o.Logger, ctx: context.Background()}
+	if q.logger == nil {
+		q.logger = slog.Default()
+	}
+	if q.opts.MinFree == 0 {
+		q.opts.MinFree = 32 << 20
+	}
+	if q.opts.create == nil {
+		q.opts.create = createFile
+	}
+	if err := q.makeFolders(); err != nil {
+		return nil, err
+	}
+	lock, err := acquire(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	q.lock = lock
+	if err := q.load(); err != nil {
+		q.closeSegments()
+		lock.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+func (q *Queue) makeFolders() error {
+	for _, name := range []string{"", "log", "large"} {
+		if err := os.MkdirAll(filepath.Join(q.dir, name), 0o700); err != nil {
+			return fmt.Errorf("disk: the spool %s cannot be made or written: %w", q.dir, err)
+		}
+	}
+	return nil
+}
+
+// load reads the spool into memory and begins a new segment: older ones are never written again.
+func (q *Queue) load() error {
+	mark, err := readFormat(q.dir)
+	if err != nil {
+		return err
+	}
+	q.index = memory.NewIndex(q.dropped)
+	q.log = &log{dir: q.dir, mark: mark, lastID: q.ids.Last, create: q.opts.create, began: q.began}
+	if err := q.replay(); err != nil {
+		return err
+	}
+	number := uint64(1)
+	if n := len(q.segments); n > 0 {
+		number = q.segments[n-1].number + 1
+	}
+	s, err := q.log.newSegment(number)
+	if err != nil {
+		return fmt.Errorf("disk: the spool %s cannot be written: %w", q.dir, full(err))
+	}
+	q.segments = append(q.segments, s)
+	now := time.Now()
+	q.clock.start(now)
+	q.index.Clamp(now)
+	q.index.Rebase(now)
+	if err := q.removeOrphans(); err != nil {
+		return err
+	}
+	q.log.start(s)
+	q.cleaner.start(q)
+	return nil
+}
+
+func (q *Queue) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	q.mu.RLock()
+	if q.closed {
+		q.mu.RUnlock()
+		return queue.ErrClosed
+	}
+	return nil
+}
+
+func (q *Queue) leave() { q.mu.RUnlock() }
+
+// Enqueue implements [queue.Queue].
+func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader) (queue.ID, error) {
+	if err := env.Validate(); err != nil {
+		return "", err
+	}
+	if err := q.checkRoom(); err != nil {
+		return "", err
+	}
+	in := queue.NewIntake(body, q.opts.MaxSize)
+	data, err := io.ReadAll(io.LimitReader(in, inlineMax+1))
+	if err != nil {
+		return "", err
+	}
+	now := time.Now()
+	m := mailMeta{Message: memory.Message{ID: q.ids.New(now), Envelope: env, Accepted: now, Size: in.Size, Hops: in.Hops}}
+	if len(data) > inlineMax {
+		if m.Sum, err = q.writeLarge(m.ID, data, in); err != nil {
+			return "", err
+		}
+		m.File, m.Size, m.Hops, data = true, in.Size, in.Hops, nil
+	}
+	err = q.enter(ctx)
+	if err == nil {
+		err = q.store(m, data)
+		q.leave()
+	}
+	if err != nil && m.File {
+		q.removeLarge(m.ID)
+	}
+	if err != nil {
+		return "", err
+	}
+	return m.ID, nil
+}
+
+// store makes a message durable and known.
+func (q *Queue) store(m mailMeta, data []byte) error {
+	q.checkClock()
+	rec, err := newRecord(typeMail, m, data)
+	if err != nil {
+		return err
+	}
+	seg, at, _, err := q.log.append(rec)
+	if err != nil {
+		return err
+	}
+	p := place{seg: seg, off: at, size: int64(len(data)), file: m.File, sum: m.Sum}
+	if !m.File {
+		p.sum = crc32.Checksum(data, castagnoli)
+	}
+	seg.live.Add(p.stored())
+	m.Body = p
+	q.index.Add(m.Message)
+	return nil
+}
+
+// Lease implements [queue.Queue].
+func (q *Queue) Lease(ctx context.Context, req queue.LeaseRequest) ([]queue.Lease, time.Time, error) {
+	if err := q.enter(ctx); err != nil {
+		return nil, time.Time{}, err
+	}
+	defer q.leave()
+	q.checkClock()
+	leases, next := q.index.Lease(time.Now(), req)
+	return leases, next, nil
+}
+
+// Changed implements [queue.Queue].
+func (q *Queue) Changed() <-chan struct{} { return q.index.Changed() }
+
+// Settle implements [queue.Queue].
+func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) error {
+	if err := q.enter(ctx); err != nil {
+		return err
+	}
+	defer q.leave()
+	now := time.Now()
+	reports, bodies, err := q.describeReports(s.Reports, now)
+	if err != nil {
+		return err
+	}
+	q.checkClock()
+	key, err := q.index.BeginSettle(l)
+	if err != nil {
+		return err
+	}
+	rec, err := newRecord(typeSettle, settleMeta{
+		Key: key, At: now, Attempt: s.Attempt, Done: s.Done, Next: s.Next, Warned: s.Warned, Hold: s.Hold, Reports: reports,
+	}, bodies...)
+	if err != nil {
+		q.index.Abort(key)
+		return err
+	}
+	seg, at, _, err := q.log.append(rec)
+	if err != nil {
+		q.index.Abort(key)
+		return err
+	}
+	q.index.CommitSettle(key, s, now, placeReports(seg, at, reports))
+	return nil
+}
+
+// Open implements [queue.Queue].
+func (q *Queue) Open(ctx context.Context, id queue.ID) (io.ReadCloser, error) {
+	if err := q.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer q.leave()
+	m, ok := q.index.Get(id)
+	if !ok {
+		return nil, queue.ErrNotFound
+	}
+	return q.open(id, m.Body.(place))
+}
+
+// Close implements [queue.Queue].
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return queue.ErrClosed
+	}
+	q.closed = true
+	q.mu.Unlock()
+	q.cleaner.stop()
+	q.log.close()
+	q.closeSegments()
+	return errors.Join(q.log.failed, q.lock.Close())
+}
+
+func (q *Queue) closeSegments() {
+	q.segMu.Lock()
+	defer q.segMu.Unlock()
+	for _, s := range q.segments {
+		s.file.Close()
+	}
+	q.segments = nil
+}

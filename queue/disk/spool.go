@@ -1,0 +1,93 @@
+package disk
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/sortie-mail/sortie/queue"
+)
+
+// formatVersion is the version of the layout that the package comment describes.
+const formatVersion = 1
+
+// readFormat reads the spool's format and mark, and writes them where the spool is new.
+func readFormat(dir string) (mark string, err error) {
+	path := filepath.Join(dir, "format")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return writeFormat(dir, path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("disk: %w", err)
+	}
+	var version int
+	if _, err := fmt.Sscanf(string(text), "sortie disk queue, format %d\n%16s\n", &version, &mark); err != nil {
+		if version > formatVersion {
+			return "", newerError(dir, version)
+		}
+		return "", fmt.Errorf("disk: %s is not what Sortie wrote there: restore it from a backup, or from the first line of a file in %s",
+			path, filepath.Join(dir, "log"))
+	}
+	if version != formatVersion {
+		return "", newerError(dir, version)
+	}
+	return mark, nil
+}
+
+func newerError(dir string, version int) error {
+	return fmt.Errorf("disk: the spool %s has format %d, and this version of Sortie knows formats up to %d: run the version that wrote it, let it empty the spool, or upgrade",
+		dir, version, formatVersion)
+}
+
+func writeFormat(dir, path string) (mark string, err error) {
+	logs, err := filepath.Glob(filepath.Join(dir, "log", "*.log"))
+	if err != nil || len(logs) > 0 {
+		return "", errors.Join(err, fmt.Errorf("disk: %s is missing beside a log: restore it, its second line is the third word of the first line of %s",
+			path, filepath.Join(dir, "log", "*.log")))
+	}
+	var random [8]byte
+	rand.Read(random[:])
+	mark = hex.EncodeToString(random[:])
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("disk: the spool %s cannot be written: %w", dir, full(err))
+	}
+	_, err = fmt.Fprintf(f, "sortie disk queue, format %d\n%s\n", formatVersion, mark)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("disk: the spool %s cannot be written: %w", dir, full(err))
+	}
+	return mark, nil
+}
+
+// A LockedError tells that another process has the spool open.
+type LockedError struct {
+	Dir    string
+	Holder string // what that process wrote about itself: "process 4711 (relayd) on mail.example.org, since 2026-11-24 12:00:00"
+}
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("disk: the spool %s is in use by %s: stop that process, or give this one another spool", e.Dir, e.Holder)
+}
+
+// checkRoom refuses new mail while there is still room for what follows from the mail that is there.
+func (q *Queue) checkRoom() error {
+	if q.opts.MinFree < 0 {
+		return nil
+	}
+	free, err := freeBytes(q.dir)
+	if err == nil && free < q.opts.MinFree {
+		return fmt.Errorf("%w: the disk of %s has %d octets free, and %d are kept for settling what is there", queue.ErrFull, q.dir, free, q.opts.MinFree)
+	}
+	return nil
+}

@@ -1,0 +1,259 @@
+package memory
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sortie-mail/sortie/queue"
+)
+
+// Op is a change that a person makes.
+type Op string
+
+// The changes of [queue.Inspector].
+const (
+	Hold    Op = "hold"
+	Release Op = "release"
+	Retry   Op = "retry"
+	Fail    Op = "fail"
+	Delete  Op = "delete"
+)
+
+// BeginSettle marks a leased entry as being settled. It fails with [queue.ErrLeaseLost].
+func (x *Index) BeginSettle(l queue.Lease) (Key, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for {
+		e := x.leases[l.Token]
+		switch {
+		case e == nil || e.msg.ID != l.ID || e.Lane != l.Lane:
+			return Key{}, queue.ErrLeaseLost
+		case !e.busy && !e.msg.moving:
+			x.begin(e)
+			return e.key(), nil
+		}
+		x.free.Wait()
+	}
+}
+
+func (x *Index) begin(e *entry) {
+	e.busy = true
+	e.msg.busy++
+}
+
+func (x *Index) end(e *entry) {
+	if e.busy {
+		e.busy = false
+		e.msg.busy--
+		x.free.Broadcast()
+	}
+}
+
+// Abort ends changes that could not be written: the entries are as they were.
+func (x *Index) Abort(keys ...Key) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, k := range keys {
+		if e := x.entry(k); e != nil {
+			x.end(e)
+		}
+	}
+}
+
+func (x *Index) entry(k Key) *entry {
+	if m := x.messages[k.ID]; m != nil {
+		return m.entries[k.Lane]
+	}
+	return nil
+}
+
+// CommitSettle applies a settlement made at now, and adds the reports that came with it. The entry may be gone when
+// a log is read again whose older part was given back; its reports live on.
+func (x *Index) CommitSettle(k Key, s queue.Settlement, now time.Time, reports []Message) {
+	x.mu.Lock()
+	var gone *message
+	if e := x.entry(k); e != nil {
+		x.end(e)
+		x.endLease(e)
+		gone = x.settle(e, s, now)
+	}
+	for _, m := range reports {
+		x.add(m)
+	}
+	x.hint(k.Lane, s, now)
+	x.signal()
+	x.mu.Unlock()
+	x.release(gone)
+}
+
+func (x *Index) release(gone ...*message) {
+	for _, m := range gone {
+		if m != nil && x.dropped != nil {
+			x.dropped(m.Message)
+		}
+	}
+}
+
+// settle writes the outcome into the entry, and drops it where no recipient is left.
+func (x *Index) settle(e *entry, s queue.Settlement, now time.Time) (gone *message) {
+	x.unpark(e)
+	e.To = slices.DeleteFunc(slices.Clone(e.To), func(r queue.Recipient) bool { return slices.Contains(s.Done, r.Address) })
+	if len(e.To) == 0 {
+		return x.drop(e)
+	}
+	if !s.Attempt.Time.IsZero() {
+		e.Attempts++
+		e.History = append(e.History, s.Attempt)
+		if over := len(e.History) - queue.MaxHistory; over > 0 {
+			e.History = slices.Delete(e.History, 0, over)
+		}
+	}
+	e.Warned = append(e.Warned, s.Warned...)
+	e.Due, e.Wait = s.Next, max(s.Next.Sub(now), 0)
+	if s.Next.IsZero() {
+		e.Due, e.Wait = now, 0
+	}
+	if s.Hold != "" {
+		e.Held, e.Why, e.Fail = true, s.Hold, ""
+	}
+	x.park(e)
+	return nil
+}
+
+// hint applies what a settlement says about its lane.
+func (x *Index) hint(name string, s queue.Settlement, now time.Time) {
+	l := x.lanes[name]
+	if l == nil {
+		return
+	}
+	switch {
+	case s.Wake && l.paused.IsZero(): // nothing had kept the lane back: its entries wait for reasons of their own
+		return
+	case s.Wake:
+		l.paused = time.Time{}
+		for _, e := range l.waiting {
+			if e.Due.After(now) {
+				e.Due = now
+			}
+		}
+		reheap(l)
+	case s.Pause > 0:
+		l.paused = now.Add(s.Pause)
+	default:
+		return
+	}
+	x.place(l)
+}
+
+// BeginChange marks the entries that match f and that op applies to, and gives their keys. Entries that are being
+// changed otherwise are left out. Of leased entries only Hold and Delete take hold.
+func (x *Index) BeginChange(op Op, f queue.Filter, now time.Time) []Key {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var keys []Key
+	x.each(f.ID, func(e *entry) {
+		info := e.info()
+		if e.busy || e.msg.moving || !op.applies(e) || !f.Matches(&info, now) {
+			return
+		}
+		x.begin(e)
+		keys = append(keys, e.key())
+	})
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+func compareKeys(a, b Key) int {
+	if c := compareID(a.ID, b.ID); c != 0 {
+		return c
+	}
+	return compareID(queue.ID(a.Lane), queue.ID(b.Lane))
+}
+
+func (x *Index) each(id queue.ID, do func(*entry)) {
+	if id != "" {
+		if m := x.messages[id]; m != nil {
+			for _, e := range m.entries {
+				do(e)
+			}
+		}
+		return
+	}
+	for _, m := range x.messages {
+		for _, e := range m.entries {
+			do(e)
+		}
+	}
+}
+
+func (op Op) applies(e *entry) bool {
+	switch op {
+	case Hold:
+		return !e.Held
+	case Release:
+		return e.Held
+	case Retry:
+		return !e.Held && e.token == 0
+	case Fail:
+		return e.token == 0
+	}
+	return op == Delete
+}
+
+// CommitChange applies a change to entries. Keys without an entry are passed over.
+func (x *Index) CommitChange(op Op, why string, keys []Key, now time.Time) {
+	x.mu.Lock()
+	var gone []*message
+	for _, k := range keys {
+		if e := x.entry(k); e != nil {
+			x.end(e)
+			gone = append(gone, x.change(e, op, why, now))
+		}
+	}
+	x.signal()
+	x.mu.Unlock()
+	x.release(gone...)
+}
+
+func (x *Index) change(e *entry, op Op, why string, now time.Time) (gone *message) {
+	switch op {
+	case Delete:
+		return x.drop(e)
+	case Hold:
+		e.Held, e.Why, e.Fail = true, why, ""
+	case Release:
+		e.Held, e.Why, e.Due, e.Wait = false, "", now, 0
+	case Retry:
+		e.Due, e.Wait = now, 0
+		e.lane.paused = time.Time{}
+	case Fail:
+		e.Held, e.Why, e.Due, e.Wait, e.Fail = false, "", now, 0, why
+		e.lane.paused = time.Time{}
+	}
+	x.requeue(e)
+	return nil
+}
+
+// BeginMove marks a message as being written anew, and gives it with its entries. It reports false where the
+// message is gone or one of its entries is being changed.
+func (x *Index) BeginMove(id queue.ID) (Message, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	m := x.messages[id]
+	if m == nil || m.busy > 0 || m.moving {
+		return Message{}, false
+	}
+	m.moving = true
+	return m.snapshot(), true
+}
+
+// EndMove ends what BeginMove began; body is where the bytes are now.
+func (x *Index) EndMove(id queue.ID, body any) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if m := x.messages[id]; m != nil {
+		m.moving = false
+		m.Body = body
+	}
+	x.free.Broadcast()
+}

@@ -1,0 +1,309 @@
+package memory
+
+import (
+	"container/heap"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sortie-mail/sortie/queue"
+)
+
+// An Index knows every entry of a queue and when it is due, and nothing of where bodies and records are kept.
+// [Queue] is an Index with bodies in memory; package disk puts a log under one. Its zero value is not usable: call
+// [NewIndex]. It is safe for concurrent use, and each method happens at one instant.
+//
+// A change that must be made durable first goes in three steps: Begin… marks the entries, so that nothing else
+// changes them; the backend writes; Commit… or Abort… ends it.
+type Index struct {
+	changed chan struct{}
+
+	mu       sync.Mutex // guards all below
+	free     *sync.Cond // signalled when a change ends
+	messages map[queue.ID]*message
+	lanes    map[string]*lane
+	timers   laneHeap
+	ring     []*lane // ready lanes; the next one to serve is ring[0]
+	leases   map[uint64]*entry
+	ends     leaseHeap
+	token    uint64
+	bytes    int64
+	dropped  func(Message)
+}
+
+// NewIndex makes an empty index. dropped is called, without locks held, with each message whose last entry is
+// gone, so that the backend frees its bytes; nil is no call.
+func NewIndex(dropped func(Message)) *Index {
+	x := &Index{
+		changed:  make(chan struct{}, 1),
+		messages: map[queue.ID]*message{},
+		lanes:    map[string]*lane{},
+		leases:   map[uint64]*entry{},
+		dropped:  dropped,
+	}
+	x.free = sync.NewCond(&x.mu)
+	return x
+}
+
+// Changed is the channel of [queue.Queue].
+func (x *Index) Changed() <-chan struct{} { return x.changed }
+
+func (x *Index) signal() {
+	select {
+	case x.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Add puts a message into the index. A message with the same ID is replaced.
+func (x *Index) Add(m Message) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.add(m)
+	x.signal()
+}
+
+func (x *Index) add(m Message) {
+	if old := x.messages[m.ID]; old != nil {
+		for _, e := range old.entries {
+			x.remove(e)
+		}
+		delete(x.messages, m.ID)
+		x.bytes -= old.Size
+	}
+	msg := &message{Message: m}
+	if m.Entries == nil {
+		msg.Message.Entries = newEntries(m)
+	}
+	msg.entries = make(map[string]*entry, len(msg.Message.Entries))
+	for _, state := range msg.Message.Entries {
+		l := x.lane(state.Lane)
+		l.entries++
+		e := &entry{Entry: state, msg: msg, lane: l, pos: -1}
+		msg.entries[state.Lane] = e
+		x.park(e)
+	}
+	msg.Message.Entries = nil
+	x.messages[m.ID] = msg
+	x.bytes += m.Size
+}
+
+func newEntries(m Message) []Entry {
+	lanes, members := m.Envelope.Lanes()
+	entries := make([]Entry, len(lanes))
+	for i, lane := range lanes {
+		entries[i] = Entry{Lane: lane, To: members[lane], Due: m.Accepted}
+	}
+	return entries
+}
+
+func (x *Index) lane(name string) *lane {
+	l := x.lanes[name]
+	if l == nil {
+		l = &lane{name: name}
+		x.lanes[name] = l
+	}
+	return l
+}
+
+// park puts an entry that is not leased where it belongs: among the waiting of its lane, or nowhere when held.
+func (x *Index) park(e *entry) {
+	if e.Held {
+		return
+	}
+	heap.Push(&e.lane.waiting, e)
+	if e.pos == 0 {
+		x.place(e.lane)
+	}
+}
+
+// unpark takes an entry out of the waiting of its lane.
+func (x *Index) unpark(e *entry) {
+	if e.pos < 0 {
+		return
+	}
+	heap.Remove(&e.lane.waiting, e.pos)
+	x.place(e.lane)
+}
+
+// place puts a lane where it belongs after its waiting entries or its pause changed. A lane that is ready or
+// full stays there until Lease looks at it.
+func (x *Index) place(l *lane) {
+	if l.place == inRing || l.place == isFull {
+		return
+	}
+	if len(l.waiting) == 0 {
+		if l.place == inTimers {
+			heap.Remove(&x.timers, l.pos)
+			l.place = nowhere
+		}
+		x.forget(l)
+		return
+	}
+	l.wake = l.next()
+	if l.place == inTimers {
+		heap.Fix(&x.timers, l.pos)
+		return
+	}
+	l.place = inTimers
+	heap.Push(&x.timers, l)
+}
+
+// forget drops a lane that has no entries, so that a lane costs nothing once its mail is gone.
+func (x *Index) forget(l *lane) {
+	if l.entries == 0 && l.place == nowhere {
+		delete(x.lanes, l.name)
+	}
+}
+
+// remove takes an entry out of everything but its message.
+func (x *Index) remove(e *entry) {
+	x.unpark(e)
+	x.endLease(e)
+	e.lane.entries--
+	x.forget(e.lane)
+}
+
+func (x *Index) endLease(e *entry) {
+	if e.token == 0 {
+		return
+	}
+	delete(x.leases, e.token)
+	heap.Remove(&x.ends, e.lpos)
+	e.token = 0
+	l := e.lane
+	l.leased--
+	if l.place == isFull {
+		l.place = nowhere
+		x.place(l)
+		x.signal()
+	}
+}
+
+// drop removes an entry for good, and its message with the last one. It returns the message if it is gone.
+func (x *Index) drop(e *entry) *message {
+	x.remove(e)
+	m := e.msg
+	delete(m.entries, e.Lane)
+	if len(m.entries) > 0 {
+		return nil
+	}
+	delete(x.messages, m.ID)
+	x.bytes -= m.Size
+	return m
+}
+
+// Get gives a message without its entries.
+func (x *Index) Get(id queue.ID) (Message, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	m := x.messages[id]
+	if m == nil {
+		return Message{}, false
+	}
+	return m.Message, true
+}
+
+// SetBody records that a message's bytes have moved.
+func (x *Index) SetBody(id queue.ID, body any) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if m := x.messages[id]; m != nil {
+		m.Body = body
+	}
+}
+
+// Messages gives the messages for which want says yes, without their entries.
+func (x *Index) Messages(want func(*Message) bool) []Message {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var found []Message
+	for _, m := range x.messages {
+		if want(&m.Message) {
+			found = append(found, m.Message)
+		}
+	}
+	slices.SortFunc(found, func(a, b Message) int { return compareID(a.ID, b.ID) })
+	return found
+}
+
+func compareID(a, b queue.ID) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// snapshot gives a message with the state of its entries, in a fixed order.
+func (m *message) snapshot() Message {
+	s := m.Message
+	s.Entries = make([]Entry, 0, len(m.entries))
+	for _, e := range m.entries {
+		s.Entries = append(s.Entries, e.Entry)
+	}
+	slices.SortFunc(s.Entries, func(a, b Entry) int {
+		if a.Lane < b.Lane {
+			return -1
+		}
+		return 1
+	})
+	return s
+}
+
+// Shift moves every time that the index knows by d. It is for times read from a record, which have no monotonic
+// reading: the clock jumped by d after they were written.
+func (x *Index) Shift(d time.Duration) {
+	x.times(func(t time.Time) time.Time { return t.Add(d) })
+}
+
+// Rebase expresses every time by the clock as it stands at now, and gives it now's monotonic reading: from then on
+// waits and ages go by the monotonic clock, and a jump of the wall clock changes neither.
+func (x *Index) Rebase(now time.Time) {
+	x.times(func(t time.Time) time.Time { return now.Add(t.Sub(now)) })
+}
+
+// times changes all times alike, which leaves their order as it is.
+func (x *Index) times(change func(time.Time) time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, m := range x.messages {
+		m.Accepted = change(m.Accepted)
+		for _, e := range m.entries {
+			e.Due = change(e.Due)
+		}
+	}
+	for _, l := range x.lanes {
+		l.wake, l.paused = change(l.wake), change(l.paused)
+	}
+}
+
+// Clamp bounds what a clock that was set back between two runs has done: nothing was accepted after now, and
+// nothing waits longer than it was told to.
+func (x *Index) Clamp(now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, m := range x.messages {
+		if m.Accepted.After(now) {
+			m.Accepted = now
+		}
+		for _, e := range m.entries {
+			if latest := now.Add(e.Wait); e.Due.After(latest) {
+				e.Due = latest
+				x.requeue(e)
+			}
+		}
+	}
+	x.signal()
+}
+
+// requeue puts an entry whose time or state changed back in its place.
+func (x *Index) requeue(e *entry) {
+	if e.token != 0 {
+		return
+	}
+	x.unpark(e)
+	x.park(e)
+}

@@ -1,0 +1,112 @@
+package memory
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/sortie-mail/sortie/queue"
+)
+
+// Lease hands out due entries as [queue.Queue] says.
+func (x *Index) Lease(now time.Time, req queue.LeaseRequest) (leases []queue.Lease, next time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.expire(now)
+	x.wake(now)
+	for len(leases) < req.Max && len(x.ring) > 0 {
+		l := x.ring[0]
+		x.ring[0] = nil
+		x.ring = x.ring[1:]
+		l.place = nowhere
+		if e := x.serve(l, now, req.Room); e != nil {
+			leases = append(leases, x.lease(e, now.Add(max(req.For, time.Second))))
+		}
+	}
+	return leases, x.next(now)
+}
+
+// expire takes back leases that ended without a settlement. The attempt counts: a message that kills its worker
+// must not be tried at full speed for ever.
+func (x *Index) expire(now time.Time) {
+	for len(x.ends) > 0 && !x.ends[0].until.After(now) {
+		e := x.ends[0]
+		if e.busy { // its settlement is being written: the lease holds until that has ended
+			e.until = now.Add(time.Second)
+			heap.Fix(&x.ends, 0)
+			continue
+		}
+		x.endLease(e)
+		e.Attempts++
+		x.park(e)
+	}
+}
+
+// wake moves the lanes whose time has come to the end of the ring.
+func (x *Index) wake(now time.Time) {
+	for len(x.timers) > 0 && !x.timers[0].wake.After(now) {
+		l := heap.Pop(&x.timers).(*lane)
+		l.place = inRing
+		x.ring = append(x.ring, l)
+	}
+}
+
+// serve takes one entry from a lane whose turn it is, and puts the lane where it belongs next.
+func (x *Index) serve(l *lane, now time.Time, room func(string, int) int) *entry {
+	if len(l.waiting) == 0 || l.next().After(now) {
+		x.place(l)
+		return nil
+	}
+	if room != nil && room(l.name, l.leased) < 1 {
+		l.place = isFull
+		if l.leased == 0 { // nobody will settle anything: ask again soon
+			l.place = nowhere
+			l.paused = now.Add(time.Second)
+			x.place(l)
+		}
+		return nil
+	}
+	e := heap.Pop(&l.waiting).(*entry)
+	if len(l.waiting) > 0 && !l.next().After(now) {
+		l.place = inRing
+		x.ring = append(x.ring, l)
+	} else {
+		x.place(l)
+	}
+	return e
+}
+
+func (x *Index) lease(e *entry, until time.Time) queue.Lease {
+	x.token++
+	e.token, e.until = x.token, until
+	x.leases[e.token] = e
+	heap.Push(&x.ends, e)
+	e.lane.leased++
+	m := e.msg
+	l := queue.Lease{
+		Token: e.token, Until: until, ID: m.ID, Lane: e.Lane, Accepted: m.Accepted, Size: m.Size, Hops: m.Hops,
+		Envelope: m.Envelope, Attempts: e.Attempts, FailWhy: e.Fail,
+	}
+	l.Envelope.To = e.To
+	if len(e.Warned) > 0 {
+		l.Warned = make(map[string]bool, len(e.Warned))
+		for _, address := range e.Warned {
+			l.Warned[address] = true
+		}
+	}
+	return l
+}
+
+// next is when Lease may have more: when a lane wakes or a lease ends, or at once when lanes are ready.
+func (x *Index) next(now time.Time) time.Time {
+	if len(x.ring) > 0 {
+		return now
+	}
+	var t time.Time
+	if len(x.timers) > 0 {
+		t = x.timers[0].wake
+	}
+	if len(x.ends) > 0 && (t.IsZero() || x.ends[0].until.Before(t)) {
+		t = x.ends[0].until
+	}
+	return t
+}

@@ -1,0 +1,84 @@
+package memory
+
+import (
+	"time"
+
+	"github.com/sortie-mail/sortie/queue"
+)
+
+// A Message is one message with the state of its entries: what [Index.Add] takes and [Index.Snapshot] gives.
+type Message struct {
+	ID       queue.ID       `json:"id"`
+	Envelope queue.Envelope `json:"env"`
+	Accepted time.Time      `json:"at"`
+	Size     int64          `json:"size"`
+	Hops     int            `json:"hops,omitempty"`
+	Entries  []Entry        `json:"entries,omitempty"` // nil is one for each lane of the envelope, due at once
+
+	Body any `json:"-"` // where the backend keeps the bytes
+}
+
+// An Entry is the state of one entry of a [Message].
+type Entry struct {
+	Lane     string            `json:"lane"`
+	To       []queue.Recipient `json:"to"`
+	Due      time.Time         `json:"due,omitzero"`
+	Wait     time.Duration     `json:"wait,omitempty"` // how long before Due the entry began to wait: bounds Due after a clock jump
+	Attempts int               `json:"tries,omitempty"`
+	Warned   []string          `json:"warned,omitempty"`
+	Held     bool              `json:"held,omitempty"`
+	Why      string            `json:"why,omitempty"`  // why it is held
+	Fail     string            `json:"fail,omitempty"` // why it is to fail
+	History  []queue.Attempt   `json:"history,omitempty"`
+}
+
+// message and entry are the same inside the index, with their places in its structures.
+type message struct {
+	Message
+	entries map[string]*entry
+	busy    int  // entries with a change under way
+	moving  bool // a snapshot is being written
+}
+
+type entry struct {
+	Entry
+	msg   *message
+	lane  *lane
+	pos   int    // in lane.waiting; -1 when it is not there
+	token uint64 // of the lease; 0 when it is not leased
+	until time.Time
+	lpos  int // in the heap of leases
+	busy  bool
+}
+
+func (e *entry) key() Key { return Key{e.msg.ID, e.Lane} }
+
+// A Key names an entry.
+type Key struct {
+	ID   queue.ID `json:"id"`
+	Lane string   `json:"lane"`
+}
+
+func (e *entry) info() queue.Info {
+	i := queue.Info{
+		ID: e.msg.ID, Lane: e.Lane, State: e.state(), Why: e.Why, From: e.msg.Envelope.From, To: e.To,
+		Accepted: e.msg.Accepted, Due: e.Due, Size: e.msg.Size, Attempts: e.Attempts,
+	}
+	if e.Fail != "" {
+		i.Why = e.Fail
+	}
+	if n := len(e.History); n > 0 {
+		i.Last = e.History[n-1]
+	}
+	return i
+}
+
+func (e *entry) state() queue.State {
+	switch {
+	case e.token != 0:
+		return queue.Leased
+	case e.Held:
+		return queue.Held
+	}
+	return queue.Waiting
+}

@@ -1,0 +1,206 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/sortie-mail/sortie/queue"
+)
+
+// Queue is a [queue.Queue] and a [queue.Inspector] that keeps everything in memory: for tests, and for mail that
+// may be lost with the process. Make one with [New]; it is safe for concurrent use.
+type Queue struct {
+	// MaxSize is the longest message in octets; 0 is no limit. MaxBytes is how much all bodies may take together;
+	// 0 is no limit, and over it Enqueue fails with [queue.ErrFull]. Set them before the first use.
+	MaxSize  int64
+	MaxBytes int64
+
+	index *Index
+	ids   IDs
+
+	mu     sync.RWMutex // held for reading by calls under way
+	closed bool
+}
+
+// New makes an empty queue.
+func New() *Queue { return &Queue{index: NewIndex(nil)} }
+
+var (
+	_ queue.Queue     = (*Queue)(nil)
+	_ queue.Inspector = (*Queue)(nil)
+)
+
+// enter begins a call; leave ends it.
+func (q *Queue) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	q.mu.RLock()
+	if q.closed {
+		q.mu.RUnlock()
+		return queue.ErrClosed
+	}
+	return nil
+}
+
+func (q *Queue) leave() { q.mu.RUnlock() }
+
+// Enqueue implements [queue.Queue].
+func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader) (queue.ID, error) {
+	if err := env.Validate(); err != nil {
+		return "", err
+	}
+	in := queue.NewIntake(body, q.MaxSize)
+	data, err := io.ReadAll(in) // before enter: a slow sender must not keep Close waiting
+	if err != nil {
+		return "", err
+	}
+	if err := q.enter(ctx); err != nil {
+		return "", err
+	}
+	defer q.leave()
+	if used := q.index.Bytes(); q.MaxBytes > 0 && used+in.Size > q.MaxBytes {
+		return "", fmt.Errorf("%w: %d of %d octets are in use", queue.ErrFull, used, q.MaxBytes)
+	}
+	m := q.message(env, data, in, time.Now())
+	q.index.Add(m)
+	return m.ID, nil
+}
+
+func (q *Queue) message(env queue.Envelope, data []byte, in *queue.Intake, now time.Time) Message {
+	return Message{ID: q.ids.New(now), Envelope: env, Accepted: now, Size: in.Size, Hops: in.Hops, Body: data}
+}
+
+// Lease implements [queue.Queue].
+func (q *Queue) Lease(ctx context.Context, req queue.LeaseRequest) ([]queue.Lease, time.Time, error) {
+	if err := q.enter(ctx); err != nil {
+		return nil, time.Time{}, err
+	}
+	defer q.leave()
+	leases, next := q.index.Lease(time.Now(), req)
+	return leases, next, nil
+}
+
+// Changed implements [queue.Queue].
+func (q *Queue) Changed() <-chan struct{} { return q.index.Changed() }
+
+// Settle implements [queue.Queue].
+func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) error {
+	if err := q.enter(ctx); err != nil {
+		return err
+	}
+	defer q.leave()
+	now := time.Now()
+	reports := make([]Message, len(s.Reports))
+	for i, r := range s.Reports {
+		if err := r.Envelope.Validate(); err != nil {
+			return err
+		}
+		in := queue.NewIntake(bytes.NewReader(r.Body), 0)
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			return err
+		}
+		reports[i] = q.message(r.Envelope, bytes.Clone(r.Body), in, now)
+	}
+	key, err := q.index.BeginSettle(l)
+	if err != nil {
+		return err
+	}
+	q.index.CommitSettle(key, s, now, reports)
+	return nil
+}
+
+// Open implements [queue.Queue].
+func (q *Queue) Open(ctx context.Context, id queue.ID) (io.ReadCloser, error) {
+	if err := q.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer q.leave()
+	m, ok := q.index.Get(id)
+	if !ok {
+		return nil, queue.ErrNotFound
+	}
+	return io.NopCloser(bytes.NewReader(m.Body.([]byte))), nil
+}
+
+// Close implements [queue.Queue]. The mail is gone.
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return queue.ErrClosed
+	}
+	q.closed = true
+	return nil
+}
+
+// List implements [queue.Inspector].
+func (q *Queue) List(ctx context.Context, f queue.Filter, cursor string, limit int) ([]queue.Info, string, error) {
+	if err := q.enter(ctx); err != nil {
+		return nil, "", err
+	}
+	defer q.leave()
+	found, next := q.index.List(f, cursor, limit, time.Now())
+	return found, next, nil
+}
+
+// Show implements [queue.Inspector].
+func (q *Queue) Show(ctx context.Context, id queue.ID) (queue.Detail, error) {
+	if err := q.enter(ctx); err != nil {
+		return queue.Detail{}, err
+	}
+	defer q.leave()
+	return q.index.Show(id)
+}
+
+// Stats implements [queue.Inspector].
+func (q *Queue) Stats(ctx context.Context) (queue.Stats, error) {
+	if err := q.enter(ctx); err != nil {
+		return queue.Stats{}, err
+	}
+	defer q.leave()
+	return q.index.Stats(), nil
+}
+
+// Hold implements [queue.Inspector].
+func (q *Queue) Hold(ctx context.Context, f queue.Filter, why string) (int, error) {
+	return q.change(ctx, Hold, f, why)
+}
+
+// Release implements [queue.Inspector].
+func (q *Queue) Release(ctx context.Context, f queue.Filter) (int, error) {
+	return q.change(ctx, Release, f, "")
+}
+
+// Retry implements [queue.Inspector].
+func (q *Queue) Retry(ctx context.Context, f queue.Filter) (int, error) {
+	return q.change(ctx, Retry, f, "")
+}
+
+// Fail implements [queue.Inspector].
+func (q *Queue) Fail(ctx context.Context, f queue.Filter, why string) (int, error) {
+	return q.change(ctx, Fail, f, why)
+}
+
+// Delete implements [queue.Inspector].
+func (q *Queue) Delete(ctx context.Context, f queue.Filter) (int, error) {
+	return q.change(ctx, Delete, f, "")
+}
+
+func (q *Queue) change(ctx context.Context, op Op, f queue.Filter, why string) (int, error) {
+	if err := f.CheckChange(); err != nil {
+		return 0, err
+	}
+	if err := q.enter(ctx); err != nil {
+		return 0, err
+	}
+	defer q.leave()
+	now := time.Now()
+	keys := q.index.BeginChange(op, f, now)
+	q.index.CommitChange(op, why, keys, now)
+	return len(keys), nil
+}

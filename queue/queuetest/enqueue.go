@@ -1,0 +1,141 @@
+package queuetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sortie-mail/sortie/dsn"
+	"github.com/sortie-mail/sortie/queue"
+)
+
+func (s *suite) asEnqueued() {
+	big := bytes.Repeat([]byte("0123456789abcde\n"), 20_000) // long enough for whatever a backend does with long ones
+	for _, body := range []string{text, "", "no header at all", "nul \x00 and bare \r and \n", string(big)} {
+		env := queue.Envelope{
+			From: "me@src.test", EnvelopeID: "env<1>", Return: dsn.ReturnHeaders, UTF8: true,
+			To: []queue.Recipient{{Address: `"a b"@A.test`, Notify: dsn.NotifyDelay | dsn.NotifyFailure, Original: dsn.Address{Type: "rfc822", Addr: "old@a.test"}}},
+		}
+		id, err := s.q.Enqueue(s.ctx, env, strings.NewReader(body))
+		require.NoError(s, err)
+		l := s.leaseOne()
+		assert.Equal(s, id, l.ID)
+		assert.Equal(s, "a.test", l.Lane)
+		assert.Equal(s, env, l.Envelope)
+		assert.EqualValues(s, len(body), l.Size)
+		assert.Zero(s, l.Attempts)
+		equalTime(s, time.Now(), l.Accepted, "accepted")
+		assert.True(s, body == s.read(id), "the body is not what was enqueued")
+		s.done(l)
+	}
+}
+
+func (s *suite) lanes() {
+	s.enqueue("x@a.test", "y@b.test", "z@A.TEST", "u@bücher.test", "v@xn--bcher-kva.test", "x@a.test", "w@c.test.")
+	leases := s.lease(10)
+	got := map[string][]string{}
+	for _, l := range leases {
+		got[l.Lane] = addresses(l)
+	}
+	assert.Equal(s, map[string][]string{
+		"a.test":             {"x@a.test", "z@A.TEST"},
+		"b.test":             {"y@b.test"},
+		"xn--bcher-kva.test": {"u@bücher.test", "v@xn--bcher-kva.test"},
+		"c.test":             {"w@c.test."},
+	}, got)
+}
+
+func (s *suite) ids() {
+	seen := map[queue.ID]bool{}
+	last := queue.ID("")
+	for range 100 {
+		id := s.enqueue("x@a.test")
+		assert.False(s, seen[id], "an id is given twice")
+		assert.Greater(s, id, last)
+		seen[id], last = true, id
+	}
+}
+
+func (s *suite) refused() {
+	for _, env := range []queue.Envelope{
+		{From: "me@src.test"},
+		{From: "me@src.test", To: queue.To("nobody")},
+		{From: "me@src.test", To: queue.To("ok@a.test", "two words@a.test")},
+		{From: "me@src.test", To: queue.To("x@a..test")},
+		{From: "me@src.test", To: queue.To("x@a.test\r\nRCPT TO:<y@b.test>")},
+		{From: "not an address", To: queue.To("ok@a.test")},
+		{From: "me@src.test", To: make([]queue.Recipient, queue.MaxRecipients+1)},
+	} {
+		_, err := s.q.Enqueue(s.ctx, env, strings.NewReader(text))
+		var bad *queue.EnvelopeError
+		require.ErrorAs(s, err, &bad)
+		assert.NotEmpty(s, bad.Field)
+		assert.NotEmpty(s, bad.Problem)
+	}
+	assert.Empty(s, s.lease(10))
+	_, err := s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, strings.NewReader(text))
+	assert.NoError(s, err, "the null sender is one")
+}
+
+func (s *suite) bodyFails() {
+	for _, size := range []int{0, 100, 500_000} {
+		body := failingReader{strings.NewReader(strings.Repeat("x\r\n", size/3)), errBroken}
+		_, err := s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, body)
+		assert.ErrorIs(s, err, errBroken)
+	}
+	assert.Empty(s, s.lease(10))
+	stats, err := s.q.Stats(s.ctx)
+	require.NoError(s, err)
+	assert.Zero(s, stats.Messages)
+}
+
+func (s *suite) longHeader() {
+	header := strings.Repeat("X-Filler: "+strings.Repeat("a", 60)+"\r\n", queue.MaxHeader/72+1)
+	_, err := s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, strings.NewReader(header))
+	var bad *queue.EnvelopeError
+	require.ErrorAs(s, err, &bad)
+	assert.Equal(s, "message", bad.Field)
+	assert.Empty(s, s.lease(10))
+	_, err = s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, strings.NewReader("A: b\r\n\r\n"+header))
+	assert.NoError(s, err, "a body may be long")
+}
+
+func (s *suite) hops() {
+	header := "Received: one\r\nRECEIVED: two\r\n\tReceived: folded\r\nX-Received: no\r\nreceived : obsolete\r\nReceived:three\n\r\nReceived: body\r\n"
+	_, err := s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, strings.NewReader(header))
+	require.NoError(s, err)
+	assert.Equal(s, 3, s.leaseOne().Hops)
+}
+
+func (s *suite) cancelled() {
+	ctx, cancel := context.WithCancel(s.ctx)
+	cancel()
+	_, err := s.q.Enqueue(ctx, queue.Envelope{To: queue.To("x@a.test")}, strings.NewReader(text))
+	assert.ErrorIs(s, err, context.Canceled)
+	_, _, err = s.q.Lease(ctx, queue.LeaseRequest{Max: 1, For: time.Hour})
+	assert.ErrorIs(s, err, context.Canceled)
+	assert.Empty(s, s.lease(10))
+}
+
+func (s *suite) closed() {
+	id := s.enqueue("x@a.test")
+	l := s.leaseOne()
+	require.NoError(s, s.q.Close())
+	_, err := s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, strings.NewReader(text))
+	assert.ErrorIs(s, err, queue.ErrClosed)
+	_, _, err = s.q.Lease(s.ctx, queue.LeaseRequest{Max: 1, For: time.Hour})
+	assert.ErrorIs(s, err, queue.ErrClosed)
+	assert.ErrorIs(s, s.q.Settle(s.ctx, l, queue.Settlement{}), queue.ErrClosed)
+	_, err = s.q.Open(s.ctx, id)
+	assert.ErrorIs(s, err, queue.ErrClosed)
+	_, _, err = s.q.List(s.ctx, queue.Filter{}, "", 10)
+	assert.ErrorIs(s, err, queue.ErrClosed)
+	_, err = s.q.Delete(s.ctx, queue.Filter{All: true})
+	assert.ErrorIs(s, err, queue.ErrClosed)
+	assert.True(s, errors.Is(s.q.Close(), queue.ErrClosed))
+}
