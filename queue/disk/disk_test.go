@@ -12,7 +12,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { queuetest.Run(t, backend()) }
+
+func TestModel(t *testing.T) { queuetest.RunModel(t, backend()) }
+
+func backend() queuetest.Backend {
 	dirs := map[queuetest.Queue]string{}
 	open := func(t testing.TB, dir string) queuetest.Queue {
 		q, err := disk.Open(dir)
@@ -20,11 +24,11 @@ func TestConformance(t *testing.T) {
 		dirs[q] = dir
 		return q
 	}
-	queuetest.Run(t, queuetest.Backend{
+	return queuetest.Backend{
 		New: func(t testing.TB) queuetest.Queue { return open(t, t.TempDir()) },
 		Reopen: func(t testing.TB, q queuetest.Queue) queuetest.Queue {
 			require.NoError(t, q.Close())
 			return open(t, dirs[q])
 		},
-	})
+	}
 }

@@ -71,8 +71,16 @@ func (q *Queue) change(ctx context.Context, op memory.Op, f queue.Filter, why st
 	defer q.leave()
 	now := time.Now()
 	keys := q.index.BeginChange(op, f, now)
+	if err := q.commit(op, why, keys, now); err != nil {
+		return 0, err
+	}
+	return len(keys), nil
+}
+
+// commit makes a change that was begun durable, and applies it.
+func (q *Queue) commit(op memory.Op, why string, keys []memory.Key, now time.Time) error {
 	if len(keys) == 0 {
-		return 0, nil
+		return nil
 	}
 	rec, err := newRecord(typeChange, changeMeta{Op: op, Why: why, At: now, Entries: keys})
 	if err == nil {
@@ -80,8 +88,8 @@ func (q *Queue) change(ctx context.Context, op memory.Op, f queue.Filter, why st
 	}
 	if err != nil {
 		q.index.Abort(keys...)
-		return 0, err
+		return err
 	}
 	q.index.CommitChange(op, why, keys, now)
-	return len(keys), nil
+	return nil
 }

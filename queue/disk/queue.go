@@ -205,7 +205,11 @@ func (q *Queue) Lease(ctx context.Context, req queue.LeaseRequest) ([]queue.Leas
 	}
 	defer q.leave()
 	q.checkClock()
-	leases, next := q.index.Lease(time.Now(), req)
+	now := time.Now()
+	if err := q.commit(memory.Lapse, "", q.index.BeginLapse(now), now); err != nil {
+		return nil, time.Time{}, err
+	}
+	leases, next := q.index.Lease(now, req)
 	return leases, next, nil
 }
 

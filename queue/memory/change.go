@@ -7,16 +7,17 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// Op is a change that a person makes.
+// Op is a change of entries other than a settlement.
 type Op string
 
-// The changes of [queue.Inspector].
+// The changes of [queue.Inspector], and Lapse: a lease has ended without a settlement.
 const (
 	Hold    Op = "hold"
 	Release Op = "release"
 	Retry   Op = "retry"
 	Fail    Op = "fail"
 	Delete  Op = "delete"
+	Lapse   Op = "lapse"
 )
 
 // BeginSettle marks a leased entry as being settled. It fails with [queue.ErrLeaseLost].
@@ -202,6 +203,9 @@ func (op Op) applies(e *entry) bool {
 
 // CommitChange applies a change to entries. Keys without an entry are passed over.
 func (x *Index) CommitChange(op Op, why string, keys []Key, now time.Time) {
+	if len(keys) == 0 {
+		return
+	}
 	x.mu.Lock()
 	var gone []*message
 	for _, k := range keys {
@@ -229,6 +233,9 @@ func (x *Index) change(e *entry, op Op, why string, now time.Time) (gone *messag
 	case Fail:
 		e.Held, e.Why, e.Due, e.Wait, e.Fail = false, "", now, 0, why
 		e.lane.paused = time.Time{}
+	case Lapse:
+		x.endLease(e)
+		e.Attempts++
 	}
 	x.requeue(e)
 	return nil

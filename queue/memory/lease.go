@@ -7,11 +7,10 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// Lease hands out due entries as [queue.Queue] says.
+// Lease hands out due entries as [queue.Queue] says, once those whose leases ended were taken back by BeginLapse.
 func (x *Index) Lease(now time.Time, req queue.LeaseRequest) (leases []queue.Lease, next time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.expire(now)
 	x.wake(now)
 	for len(leases) < req.Max && len(x.ring) > 0 {
 		l := x.ring[0]
@@ -25,20 +24,22 @@ func (x *Index) Lease(now time.Time, req queue.LeaseRequest) (leases []queue.Lea
 	return leases, x.next(now)
 }
 
-// expire takes back leases that ended without a settlement. The attempt counts: a message that kills its worker
-// must not be tried at full speed for ever.
-func (x *Index) expire(now time.Time) {
+// BeginLapse marks the entries whose leases have ended without a settlement, for a change by [Lapse]. Backends call it
+// before Lease. The attempt counts: a message that kills its worker must not be tried at full speed for ever.
+func (x *Index) BeginLapse(now time.Time) []Key {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var keys []Key
 	for len(x.ends) > 0 && !x.ends[0].until.After(now) {
 		e := x.ends[0]
-		if e.busy { // its settlement is being written: the lease holds until that has ended
-			e.until = now.Add(time.Second)
-			heap.Fix(&x.ends, 0)
-			continue
+		e.until = now.Add(time.Second) // looked at again then, where its settlement is being written now
+		heap.Fix(&x.ends, 0)
+		if !e.busy && !e.msg.moving {
+			x.begin(e)
+			keys = append(keys, e.key())
 		}
-		x.endLease(e)
-		e.Attempts++
-		x.park(e)
 	}
+	return keys
 }
 
 // wake moves the lanes whose time has come to the end of the ring.

@@ -12,5 +12,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
-	queuetest.Run(t, queuetest.Backend{New: func(testing.TB) queuetest.Queue { return memory.New() }})
+	queuetest.Run(t, backend)
 }
+
+func TestModel(t *testing.T) { queuetest.RunModel(t, backend) }
+
+var backend = queuetest.Backend{New: func(testing.TB) queuetest.Queue { return memory.New() }}

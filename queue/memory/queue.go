@@ -81,7 +81,9 @@ func (q *Queue) Lease(ctx context.Context, req queue.LeaseRequest) ([]queue.Leas
 		return nil, time.Time{}, err
 	}
 	defer q.leave()
-	leases, next := q.index.Lease(time.Now(), req)
+	now := time.Now()
+	q.index.CommitChange(Lapse, "", q.index.BeginLapse(now), now)
+	leases, next := q.index.Lease(now, req)
 	return leases, next, nil
 }
 

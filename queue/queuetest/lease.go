@@ -150,6 +150,12 @@ func (s *suite) changed() {
 	told("new mail")
 	l := s.leaseOne()
 	drain()
+	assert.Empty(s, s.lease(1))
+	select {
+	case <-s.q.Changed():
+		assert.Fail(s, "a Lease that changes nothing is told of: its caller would never rest")
+	default:
+	}
 	s.settle(l, queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour)})
 	told("a settlement")
 	drain()
