@@ -138,7 +138,7 @@ func parseBDAT(arg string) (size int64, last bool, err error) {
 }
 
 func (s *session) readChunk(size int64) error {
-	if s.tx == nil || s.tx.failed != nil || int64(len(s.tx.msg.Body))+size > s.sizeLimit() {
+	if s.tx == nil || s.tx.failed != nil || size > s.sizeLimit()-int64(len(s.tx.msg.Body)) {
 		if s.tx != nil {
 			s.tx.failed = errTooBig
 		}

@@ -101,8 +101,9 @@ func (s *session) cmdSTARTTLS(line, _ string) error {
 	// RFC 3207, section 4.2: everything that was learnt in the clear is forgotten.
 	s.helo, s.caps, s.tx, s.user = "", nil, nil, ""
 	if s.offer.TLS == TLSBroken {
+		_, _ = s.r.Peek(1) // the client's hello
 		_ = s.write(junk)
-		return errOver
+		return s.hang(AtTLS)
 	}
 	return s.handshake()
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Options say how an Internet is made. The zero value gives real sockets on loopback.
@@ -16,6 +17,10 @@ type Options struct {
 	// InMemory makes every connection, DNS included, a buffer in memory: for testing/synctest bubbles, and for tests
 	// by the thousand. Nothing outside the process can connect then.
 	InMemory bool
+	// RoundTrip is how long an answer takes to come back over a connection in memory; a connection costs one
+	// round trip too. In a bubble, time divided by it counts the round trips of a client. Default: none. Not used
+	// over real sockets.
+	RoundTrip time.Duration
 	// DNS is the address at which the DNS server listens, UDP and TCP. Default: 127.0.0.1 and any port. Not used
 	// in memory.
 	DNS string
@@ -25,6 +30,7 @@ type Options struct {
 // called from any goroutine, and while mail flows.
 type Internet struct {
 	inMemory bool
+	trip     time.Duration
 	dns      *nameServer
 	ca       *Authority
 	fail     func(error) // set by Test: what to do about a mistake in the setup
@@ -54,6 +60,7 @@ const firstClientPort = 49152
 func New(opts Options) (*Internet, error) {
 	n := &Internet{
 		inMemory: opts.InMemory,
+		trip:     opts.RoundTrip,
 		dns:      newNameServer(),
 		ca:       new(Authority),
 		conns:    make(map[net.Conn]struct{}),
@@ -203,13 +210,30 @@ func (n *Internet) forget(conn net.Conn) {
 	delete(n.conns, conn)
 }
 
+// wait waits for d, or less where ctx or done ends.
+func wait(ctx context.Context, done <-chan struct{}, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-done:
+		return net.ErrClosed
+	}
+}
+
 // pipeTo makes the two ends of a connection in memory from a fresh client port to an address.
 func (n *Internet) pipeTo(to netip.AddrPort) (client, server net.Conn) {
 	n.mu.Lock()
 	n.ports = max(n.ports+1, firstClientPort)
 	from := netip.AddrPortFrom(memoryClient, n.ports)
 	n.mu.Unlock()
-	return newPipe(net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to))
+	return newPipe(net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to), n.trip/2)
 }
 
 // nextAddr allots an address to a server whose name is in no zone.

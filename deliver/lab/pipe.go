@@ -13,19 +13,21 @@ import (
 // socket buffers of a TCP connection hold, so that pipelining which deadlocks on the net deadlocks here too.
 const pipeRoom = 256 << 10
 
-// newPipe makes a connection in memory. It waits only on condition variables, which is durable blocking to
+// newPipe makes a connection in memory; what is written arrives after delay. It waits only on condition variables, which is durable blocking to
 // testing/synctest, and every write is read as its own segment, as if each were one packet.
-func newPipe(client, server net.Addr) (net.Conn, net.Conn) {
-	up, down := newStream(), newStream()
+func newPipe(client, server net.Addr, delay time.Duration) (net.Conn, net.Conn) {
+	up, down := newStream(delay), newStream(delay)
 	return &pipeConn{in: down, out: up, local: client, remote: server},
 		&pipeConn{in: up, out: down, local: server, remote: client}
 }
 
 // A stream is one direction of a connection in memory.
 type stream struct {
-	mu       sync.Mutex // guards every field
+	delay time.Duration
+
+	mu       sync.Mutex // guards the fields below
 	changed  *sync.Cond
-	segments [][]byte
+	segments []segment
 	size     int
 	noReader bool // the reading end is closed
 	noWriter bool // the writing end is closed
@@ -33,11 +35,19 @@ type stream struct {
 	write    deadline
 }
 
-func newStream() *stream {
-	s := new(stream)
+func newStream(delay time.Duration) *stream {
+	s := &stream{delay: delay}
 	s.changed = sync.NewCond(&s.mu)
 	return s
 }
+
+// A segment is what one write wrote.
+type segment struct {
+	data    []byte
+	arrives time.Time // zero: at once
+}
+
+func (g segment) arrived() bool { return g.arrives.IsZero() || !time.Now().Before(g.arrives) }
 
 // A deadline wakes the stream's waiters when it passes.
 type deadline struct {
@@ -80,9 +90,9 @@ func (s *stream) get(p []byte) (int, error) {
 			return 0, net.ErrClosed
 		case s.read.passed():
 			return 0, os.ErrDeadlineExceeded
-		case len(s.segments) > 0:
+		case len(s.segments) > 0 && s.segments[0].arrived():
 			return s.take(p), nil
-		case s.noWriter:
+		case s.noWriter && len(s.segments) == 0:
 			return 0, io.EOF
 		case len(p) == 0:
 			return 0, nil
@@ -92,9 +102,10 @@ func (s *stream) get(p []byte) (int, error) {
 }
 
 func (s *stream) take(p []byte) int {
-	k := copy(p, s.segments[0])
-	s.segments[0] = s.segments[0][k:]
-	if len(s.segments[0]) == 0 {
+	first := &s.segments[0]
+	k := copy(p, first.data)
+	first.data = first.data[k:]
+	if len(first.data) == 0 {
 		s.segments = s.segments[1:]
 	}
 	s.size -= k
@@ -118,14 +129,24 @@ func (s *stream) put(p []byte) (int, error) {
 			return done, nil
 		case s.size < pipeRoom:
 			k := min(len(p)-done, pipeRoom-s.size)
-			s.segments = append(s.segments, append([]byte(nil), p[done:done+k]...))
-			s.size += k
+			s.append(p[done : done+k])
 			done += k
-			s.changed.Broadcast()
 			continue
 		}
 		s.changed.Wait()
 	}
+}
+
+// append adds a segment. The caller holds s.mu.
+func (s *stream) append(data []byte) {
+	g := segment{data: append([]byte(nil), data...)}
+	if s.delay > 0 {
+		g.arrives = time.Now().Add(s.delay)
+		time.AfterFunc(s.delay, s.wake)
+	}
+	s.segments = append(s.segments, g)
+	s.size += len(data)
+	s.changed.Broadcast()
 }
 
 func (s *stream) closeReader() {

@@ -155,7 +155,7 @@ func (s *session) play(dialogue []scriptLine) {
 			return
 		}
 	}
-	p.epilogue()
+	p.epilogue(dialogue)
 }
 
 func (p *player) fresh() { p.msg = Message{Client: p.client, Session: p.id, TLS: p.tls} }
@@ -302,14 +302,18 @@ func (p *player) expectEnd() error {
 }
 
 // epilogue lets the client go, politely or not.
-func (p *player) epilogue() {
+func (p *player) epilogue(dialogue []scriptLine) {
+	end := 0
+	if len(dialogue) > 0 {
+		end = dialogue[len(dialogue)-1].number
+	}
 	line, err := p.hear()
 	switch {
 	case err != nil:
 	case strings.EqualFold(line, "QUIT"):
 		_ = p.say("221 2.0.0 Bye")
 	default:
-		p.against(0, fmt.Errorf("after its end the client said %q", line))
+		p.against(end, fmt.Errorf("after the end the client said %q", line))
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // defaultPort is where a server listens whose name says no port.
@@ -210,6 +209,9 @@ func (s *Server) connect(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 		}
 		return &elsewhere{Conn: conn, remote: net.TCPAddrFromAddrPort(to)}, nil
 	}
+	if err := wait(ctx, s.done, s.net.trip); err != nil {
+		return nil, err
+	}
 	client, server := s.net.pipeTo(to)
 	if !s.net.spawn(server, func() { s.serve(server) }) {
 		return nil, syscall.ECONNREFUSED
@@ -228,15 +230,8 @@ func (c *elsewhere) RemoteAddr() net.Addr { return c.remote }
 // admit plays AtConnect.
 func (s *Server) admit(ctx context.Context) error {
 	a := s.now().decide(Step{Stage: AtConnect})
-	if a.Delay > 0 {
-		timer := time.NewTimer(a.Delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.done:
-		}
+	if err := wait(ctx, s.done, a.Delay); err != nil {
+		return err
 	}
 	switch {
 	case a.Hang:

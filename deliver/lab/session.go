@@ -233,17 +233,10 @@ func accepts(at Stage, reply string) bool {
 func positive(reply string) bool { return strings.HasPrefix(reply, "2") }
 
 func (s *session) pause(d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-s.srv.done:
+	if wait(context.Background(), s.srv.done, d) != nil {
 		return errOver
 	}
+	return nil
 }
 
 // hang stays silent until the client goes. In a body it does not read either, and stays until the server closes.

@@ -26,7 +26,7 @@ type zone struct {
 func parseZone(origin, text string) (*zone, error) {
 	origin = dns.CanonicalName(origin)
 	z := &zone{origin: origin, names: make(map[string][]dns.RR)}
-	p := dns.NewZoneParser(strings.NewReader(text+"\n"), origin, "")
+	p := dns.NewZoneParser(strings.NewReader(dedent(text)+"\n"), origin, "")
 	p.SetDefaultTTL(zoneTTL)
 	for rr, ok := p.Next(); ok; rr, ok = p.Next() {
 		name := dns.CanonicalName(rr.Header().Name)
@@ -45,6 +45,29 @@ func parseZone(origin, text string) (*zone, error) {
 		z.soa = defaultSOA(origin)
 	}
 	return z, nil
+}
+
+// dedent takes away the indentation that all lines share, as text inside Go code has: in a master file a blank at the
+// start of a line means something.
+func dedent(text string) string {
+	lines := strings.Split(text, "\n")
+	shared, first := "", true
+	for _, line := range lines {
+		blank := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+		if len(blank) == len(line) {
+			continue
+		}
+		if first {
+			shared, first = blank, false
+		}
+		for !strings.HasPrefix(blank, shared) {
+			shared = shared[:len(shared)-1]
+		}
+	}
+	for i := range lines {
+		lines[i] = strings.TrimPrefix(lines[i], shared)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func defaultSOA(origin string) dns.RR {
