@@ -211,6 +211,22 @@ func TestDeadServerIsAskedLast(t *testing.T) {
 	})
 }
 
+func TestServerThatAnswersAgainIsAskedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		servers := memory{"192.0.2.1:53": silence, "192.0.2.2:53": silence}
+		r := servers.resolver("192.0.2.1:53", "192.0.2.2:53")
+		_, err := r.LookupMX(t.Context(), "two.example")
+		requireTemporary(t, err)
+		servers["192.0.2.2:53"] = zone(t, exampleZone...)
+		for i, want := range []time.Duration{3 * time.Second, 0} {
+			began := time.Now()
+			_, err = r.LookupTXT(t.Context(), fmt.Sprintf("d%d.example", i))
+			require.Error(t, err)
+			assert.Equal(t, want, time.Since(began))
+		}
+	})
+}
+
 func TestAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, failing := &counter{next: silence}, &counter{next: rcode(t, dns.RcodeServerFailure)}

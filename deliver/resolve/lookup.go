@@ -42,36 +42,36 @@ type flight struct {
 	key     key
 	waiters int
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when result and err are set
+	done    chan struct{} // closed when result is set
 	result  result
 }
 
-// landed is closed: the channel of flights whose result was there from the start.
-var landed = func() chan struct{} {
-	done := make(chan struct{})
-	close(done)
-	return done
-}()
+// A ticket is a caller's claim to the result of a lookup: one that is there already, or that of a flight.
+type ticket struct {
+	key    key
+	result result
+	flight *flight // nil if the result is there
+}
 
-// start joins or begins the lookup of k. Every start needs its finish.
-func (r *Resolver) start(ctx context.Context, k key) *flight {
+// start finds, joins or begins the lookup of k. Every start needs its finish.
+func (r *Resolver) start(ctx context.Context, k key) ticket {
 	if isLocalhost(k.name) {
-		return &flight{key: k, done: landed, result: result{answer: localhost(k)}}
+		return ticket{key: k, result: result{answer: localhost(k)}}
 	}
 	if res, ok := r.cache.get(k); ok {
-		return &flight{key: k, done: landed, result: res}
+		return ticket{key: k, result: res}
 	}
 	r.flights.mu.Lock()
 	defer r.flights.mu.Unlock()
 	if f, ok := r.flights.all[k]; ok {
 		f.waiters++
-		return f
+		return ticket{key: k, flight: f}
 	}
 	// One may have landed since: a flight fills the cache before it leaves the map.
 	if res, ok := r.cache.get(k); ok {
-		return &flight{key: k, done: landed, result: res}
+		return ticket{key: k, result: res}
 	}
-	return r.takeOff(ctx, k)
+	return ticket{key: k, flight: r.takeOff(ctx, k)}
 }
 
 // takeOff begins a flight, with flights.mu held.
@@ -105,18 +105,25 @@ func (l *flights) drop(f *flight) {
 	}
 }
 
-// finish waits for a flight and returns its result.
-func (r *Resolver) finish(ctx context.Context, f *flight) (answer Answer, err error) {
-	select {
-	case <-f.done:
-		answer, err = f.result.unpack()
-	case <-ctx.Done():
-		r.leave(f)
-		answer = Answer{Name: f.key.name, Type: f.key.qtype}
-		err = &Error{Name: f.key.name, Type: typeName(f.key.qtype), Err: ctx.Err()}
+// finish waits for the result of a lookup and returns it.
+func (r *Resolver) finish(ctx context.Context, t ticket) (answer Answer, err error) {
+	if t.flight == nil {
+		answer, err = t.result.unpack()
+	} else {
+		answer, err = r.await(ctx, t.flight)
 	}
 	reportAnswer(ctx, answer, err)
 	return answer, err
+}
+
+func (r *Resolver) await(ctx context.Context, f *flight) (Answer, error) {
+	select {
+	case <-f.done:
+		return f.result.unpack()
+	case <-ctx.Done():
+		r.leave(f)
+		return Answer{Name: f.key.name, Type: f.key.qtype}, &Error{Name: f.key.name, Type: typeName(f.key.qtype), Err: ctx.Err()}
+	}
 }
 
 func (r *Resolver) leave(f *flight) {

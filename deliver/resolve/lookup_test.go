@@ -201,6 +201,7 @@ func TestLookupAddrFamiliesDiffer(t *testing.T) {
 		{"AAAA fails, A denied", broken, denied, nil, true},
 		{"AAAA denied, A fails", denied, broken, nil, true},
 		{"AAAA denied, no A", denied, absent, nil, false},
+		{"no AAAA, A denied", absent, denied, nil, false},
 		{"both fail", broken, broken, nil, true},
 	}
 	for _, tt := range tests {
