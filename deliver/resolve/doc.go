@@ -16,7 +16,7 @@
 //		// there is no such domain: the mail can be returned
 //	case len(hosts) == 0:
 //		// the domain is its own mail exchanger (RFC 5321, section 5.1)
-//	case hosts[0].Host == "":
+//	case len(hosts) == 1 && hosts[0].Host == "":
 //		// a null MX: the domain takes no mail (RFC 7505)
 //	}
 //
