@@ -72,7 +72,7 @@ func TestHangAtEveryStage(t *testing.T) {
 }
 
 func TestHangInTheBodyStopsTheSender(t *testing.T) {
-	inBubble(t, some(lab.Hang(lab.AtBody)), func(t *testing.T, n *lab.Internet, _ *lab.Server) {
+	inBubble(t, some(lab.Hang(lab.AtBody)), func(t *testing.T, n *lab.Internet, mx *lab.Server) {
 		c := dial(t, n, "mx.aol.test:25")
 		require.NoError(t, c.Mail("a@b.test"))
 		require.NoError(t, c.Rcpt("a@aol.test"))
@@ -85,8 +85,9 @@ func TestHangInTheBodyStopsTheSender(t *testing.T) {
 		}()
 		synctest.Wait()
 		assert.Empty(t, sent, "the writer waits for room")
-		require.NoError(t, n.Close())
+		mx.Hangup()
 		require.Error(t, <-sent)
+		require.NoError(t, mx.Wait(t.Context(), func() bool { _, open := mx.Connections(); return open == 0 }))
 	})
 }
 
@@ -292,5 +293,27 @@ func TestRoundTripsCanBeCounted(t *testing.T) {
 		require.Equal(t, trip*3/2, time.Since(begin), "the connection, and half a trip of the greeting")
 		require.NoError(t, send(c, "a@b.test", []string{"a@aol.test"}, "x\r\n"))
 		require.Equal(t, trip*3/2+5*trip, time.Since(begin), "EHLO, MAIL, RCPT, DATA and the body")
+	})
+}
+
+func TestCloseWaitsForEverySession(t *testing.T) {
+	bothModes(t, func(t *testing.T, n *lab.Internet) {
+		hung := n.Server("hung.test", lab.Hang(lab.AtGreeting))
+		slow := n.Server("slow.test", lab.Delay(lab.AtGreeting, 24*time.Hour))
+		idle := n.Server("idle.test")
+		for _, s := range []*lab.Server{hung, slow, idle} {
+			conn, err := n.Dial(t.Context(), "tcp", s.Name()+":25")
+			require.NoError(t, err)
+			defer func() { _ = conn.Close() }()
+			require.NoError(t, s.WaitTranscript(t.Context(), "connection from"))
+		}
+		require.NoError(t, n.Close())
+		for _, s := range []*lab.Server{hung, slow, idle} {
+			total, open := s.Connections()
+			require.Equal(t, 1, total)
+			require.Zero(t, open, s.Name())
+		}
+		_, err := n.Dial(t.Context(), "tcp", "idle.test:25")
+		require.Error(t, err)
 	})
 }

@@ -27,6 +27,7 @@ loop2    CNAME loop
 away     CNAME mx.other.test.
 gone     CNAME nothing.other.test.
 *.wild   A    192.0.2.20
+exact.wild A  192.0.2.21
 a.b      A    192.0.2.30
 big      TXT  "` + bigText + `" "` + bigText + `" "` + bigText + `"
 `
@@ -74,6 +75,7 @@ func TestZonesAnswer(t *testing.T) {
 			{"gone.zoo.test", "A", dns.RcodeNameError, []string{"nothing.other.test."}},
 			{"loop.zoo.test", "A", dns.RcodeServerFailure, nil},
 			{"x.y.wild.zoo.test", "A", dns.RcodeSuccess, []string{"192.0.2.20"}},
+			{"x.exact.wild.zoo.test", "A", dns.RcodeNameError, nil},
 			{"x.wild.zoo.test", "MX", dns.RcodeSuccess, nil},
 			{"b.zoo.test", "A", dns.RcodeSuccess, nil},
 			{"nothing.zoo.test", "A", dns.RcodeNameError, nil},
@@ -155,10 +157,10 @@ func TestSecureZonesCarryTheADBit(t *testing.T) {
 	bothModes(t, func(t *testing.T, n *lab.Internet) {
 		require.Error(t, n.Secure("zoo.test", true))
 		require.NoError(t, n.Zone("zoo.test", zoo))
-		require.NoError(t, n.Zone("other.test", "mx A 192.0.2.40"))
+		require.NoError(t, n.Zone("other.test", "mx A 192.0.2.40\nback CNAME mx.zoo.test."))
 		require.NoError(t, n.Secure("zoo.test", true))
 		require.NoError(t, n.Zone("zoo.test", zoo), "a new version stays secure")
-		for name, want := range map[string]bool{"mx.zoo.test": true, "mx.other.test": false, "away.zoo.test": false, "nothing.zoo.test": true} {
+		for name, want := range map[string]bool{"mx.zoo.test": true, "mx.other.test": false, "away.zoo.test": false, "back.other.test": false, "nothing.zoo.test": true} {
 			m, err := ask(t.Context(), n, "udp", name, "A", time.Minute)
 			require.NoError(t, err)
 			require.Equal(t, want, m.AuthenticatedData, name)

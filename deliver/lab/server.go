@@ -42,7 +42,7 @@ type Server struct {
 
 // Server starts a mail server, "mx.aol.test" on port 25 or "smtp.isp.test:587". It listens at every address that the
 // zones give its name, also those they get later; a name without one gets an address and an A record of its own. It
-// accepts everything where the behaviours say nothing else; of several that concern a step the first wins. Server panics
+// accepts everything where the behaviours say nothing else; of several that concern a step the first wins, and of two servers at one address the older. Server panics
 // where a listener on loopback cannot be opened.
 func (n *Internet) Server(name string, behaviours ...Behaviour) *Server {
 	host, port := splitPort(name)
@@ -148,7 +148,7 @@ func (s *Server) Hangup() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.open {
-		_ = c.raw.Close()
+		c.gone()
 	}
 }
 
@@ -295,7 +295,7 @@ func (s *Server) begin(conn net.Conn) *session {
 }
 
 func (s *Server) end(c *session) {
-	_ = c.raw.Close()
+	c.gone()
 	s.record(c.id, "-", "closed")
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -25,11 +26,13 @@ var (
 	errBareFeed = errors.New("line ends in a bare LF")
 )
 
-// A session is one connection to a server, from the server's side. Only its own goroutine uses it, but for raw.
+// A session is one connection to a server, from the server's side. Only its own goroutine uses it, but for gone.
 type session struct {
 	srv    *Server
 	id     int
-	raw    net.Conn // as it was accepted; closing it ends the session
+	raw    net.Conn // as it was accepted
+	gone   func()   // closes raw and ends the session, whatever it waits for
+	over   <-chan struct{}
 	conn   net.Conn // raw or TLS over it
 	r      *bufio.Reader
 	client netip.AddrPort
@@ -51,7 +54,12 @@ type transaction struct {
 }
 
 func newSession(srv *Server, id int, conn net.Conn) *session {
-	s := &session{srv: srv, id: id, raw: conn, conn: conn, r: bufio.NewReader(conn)}
+	over := make(chan struct{})
+	s := &session{srv: srv, id: id, raw: conn, conn: conn, r: bufio.NewReader(conn), over: over}
+	s.gone = sync.OnceFunc(func() {
+		_ = conn.Close()
+		close(over)
+	})
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		s.client = a.AddrPort()
 	}
@@ -233,16 +241,17 @@ func accepts(at Stage, reply string) bool {
 func positive(reply string) bool { return strings.HasPrefix(reply, "2") }
 
 func (s *session) pause(d time.Duration) error {
-	if wait(context.Background(), s.srv.done, d) != nil {
+	if wait(context.Background(), s.over, d) != nil {
 		return errOver
 	}
 	return nil
 }
 
-// hang stays silent until the client goes. In a body it does not read either, and stays until the server closes.
+// hang stays silent until the client goes. In a body it does not read either, and cannot see the client go: it stays
+// until the server hangs up.
 func (s *session) hang(at Stage) error {
 	if at == AtBody {
-		<-s.srv.done
+		<-s.over
 		return errOver
 	}
 	_, _ = io.Copy(io.Discard, s.r)

@@ -45,6 +45,7 @@ func TestBodiesAreKeptOctetByOctet(t *testing.T) {
 		"dots":                        {"..\r\n...a\r\n.b\r\n", ".\r\n..a\r\nb\r\n"},
 		"a dot between bare LFs":      {"a\n.\nMAIL FROM:<x@y>\r\n", "a\n.\nMAIL FROM:<x@y>\r\n"},
 		"a dot after a bare LF":       {"a\n.\r\nb\r\n", "a\n.\r\nb\r\n"},
+		"a dot after two bare LFs":    {"a\n\n.\r\nb\r\n", "a\n\n.\r\nb\r\n"},
 		"a dot after a bare CR":       {"a\r.\r\nb\r\n", "a\r.\r\nb\r\n"},
 		"a dot before a bare LF":      {"a\r\n.\nb\r\n", "a\r\n\nb\r\n"},
 		"NUL and eight bits":          {"\x00\xff\r\n", "\x00\xff\r\n"},
