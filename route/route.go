@@ -2,11 +2,7 @@ package route
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
-	"strings"
 )
 
 // A Query asks where one recipient's mail goes.
@@ -90,10 +86,10 @@ const (
 type Hop struct {
 	Kind     Kind
 	On       Condition
-	Protocol Protocol   // of a Smarthost
-	Host     string     // of a Smarthost: A-label name, IP address without brackets, or the path of a unix socket
-	Port     uint16     // of a Smarthost; 0 is the protocol's own
-	LookupMX bool       // the smarthost's name is a domain to look up by MX (mx=yes)
+	Protocol Protocol // of a Smarthost
+	Host     string   // of a Smarthost: A-label name, IP address without brackets, or the path of a unix socket
+	Port     uint16   // of a Smarthost; 0 is the protocol's own
+	LookupMX bool     // the smarthost's name is a domain to look up by MX (mx=yes)
 	TLS      TLSMode
 	User     string     // who to log in as; "" is no login
 	Secret   Secret     // the password, by reference

@@ -1,0 +1,59 @@
+// Package route decides where outgoing mail goes: to the recipient domain's mail exchangers, through a smarthost, or nowhere.
+//
+// The types to know are [Router], which decides; [Table], the standard Router, read from a routing file by [ReadFile] or
+// [Parse]; [Reloader], a Table that follows its file; and [Route] with its [Hop] values, the decision.
+//
+//	routes, err := route.ReadFile("routes")
+//	r, err := routes.Route(ctx, route.Query{Sender: "me@example.org", Recipient: "you@aol.com"})
+//
+// # The routing file
+//
+// One entry a line: a pattern, then hops separated by commas. Text after a # that begins a word is a comment.
+//
+//	# pattern              hops
+//	*@aol.com              smtp://mail.isp.example
+//	*@*.gov                direct tls=verified
+//	boss@corp.example      smtps://sortie@relay.example:465 secret=env:RELAY_PASSWORD
+//	from:*@news.example    submission://u@bulk.example secret=file:/run/secrets/bulk
+//	mx:*.yahoodns.net      smtp://mail.isp.example      # by the name of the recipient domain's MX host
+//	*@old.example          reject "550 5.1.2 This domain has moved to new.example"
+//	*@later.example        hold
+//	*                      direct, on blocked smtp://mail.isp.example
+//
+// # Patterns
+//
+// The most specific pattern wins, and the order in the file does not matter. From high to low:
+//
+//	boss@corp.example      one recipient
+//	from:ann@corp.example  one sender; from:<> is the null sender, of reports
+//	*@corp.example         a recipient domain; not its subdomains
+//	from:*@corp.example    a sender domain
+//	*@*.gov                the subdomains of a domain at any depth, and not the domain itself; the longest wins
+//	from:*@*.gov           the same for senders
+//	mx:*.yahoodns.net      the name of an MX host of the recipient domain: that host, or *. the hosts below it
+//	*                      everything else
+//
+// So *@aol.com covers aol.com and not mail.aol.com, and *@*.gov covers whitehouse.gov and www.nasa.gov and not gov: to
+// cover a domain with its subdomains, write two entries. Without a matching entry mail goes direct. Two entries with
+// the same pattern are an error. Domains are compared as A-labels and without regard to case: a pattern in
+// Unicode and its punycode are the same. Local parts are compared octet for octet; the option case=ignore makes an
+// entry's local part match in any case. One that holds a space, a comma or a # at its start stands in double quotes, as in SMTP.
+//
+// # Hops
+//
+//	direct                       the recipient domain's MX hosts (RFC 5321, section 5)
+//	smtp://[USER@]HOST[:PORT]    a smarthost; port 25, STARTTLS where offered
+//	submission://…               port 587, STARTTLS required (RFC 6409)
+//	smtps://…                    port 465, TLS from the start (RFC 8314)
+//	lmtp://HOST:PORT             LMTP (RFC 2033), also lmtp://unix:/path
+//	reject "5yz x.y.z text"      fail with that reply
+//	hold                         keep until a person releases it
+//	discard                      accept and forget
+//
+// A smarthost's name is looked up as a host, or as a domain with the option mx=yes. Every hop but the first begins with
+// the condition under which it is tried: "on blocked" (the refusal is about our address or its reputation), "on
+// unreachable" (no connection to any host), "on tempfail" (any temporary failure) or "on any" (any failure).
+//
+// Options of a hop: tls=none|opportunistic|required|verified|dane, secret=env:NAME or secret=file:PATH (the password of USER),
+// source=ADDRESS to connect from, helo=NAME to greet with, mx=yes.
+package route

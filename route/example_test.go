@@ -1,0 +1,35 @@
+package route_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/sortie-mail/sortie/route"
+)
+
+func ExampleParse() {
+	routes, err := route.Parse("routes", strings.NewReader(`
+*@aol.com   smtp://mail.isp.example
+*           direct
+`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	text, _ := routes.Explain(context.Background(), route.Query{Sender: "me@example.org", Recipient: "you@aol.com"})
+	fmt.Print(text)
+	// Output:
+	// mail from <me@example.org> to <you@aol.com>
+	//   by routes:2: *@aol.com
+	//   1. through smtp://mail.isp.example, with TLS where it is offered
+}
+
+func ExampleParse_mistakes() {
+	_, err := route.Parse("routes", strings.NewReader("aol.com  smtp:[mail.isp.example]\n*  driect\n"))
+	fmt.Println(err)
+	// Output:
+	// routes:1:1: "aol.com": a pattern has an @: write *@aol.com for the domain, *@*.aol.com for its subdomains
+	// routes:1:10: "smtp:[mail.isp.example]": unknown hop: write smtp://mail.isp.example
+	// routes:2:4: "driect": unknown hop: did you mean direct?
+}

@@ -1,0 +1,134 @@
+package route
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Reloader is the table of a file that may change while it is in use. A new file that is broken is reported, and the
+// table in force stays. It is safe for concurrent use. Make one with [NewReloader].
+type Reloader struct {
+	// Interval is how often Run looks at the file; 0 is one second. A new file is read when two looks have seen it alike,
+	// so that one that is being written is not read half.
+	Interval time.Duration
+	// OnChange is called after each change of the table, from the goroutine of Run or the caller of Reload. nil is no call.
+	OnChange func(*Table)
+	// Logger is told of changes and of broken files; nil is slog.Default.
+	Logger *slog.Logger
+
+	file  string
+	mx    MXLookup
+	table atomic.Pointer[Table]
+
+	mu   sync.Mutex // held while the file is looked at and read
+	seen stamp      // guarded by mu: the file that was read last
+	last stamp      // guarded by mu: the file at the last look
+}
+
+// stamp tells one state of a file from another.
+type stamp struct {
+	modified time.Time
+	size     int64
+}
+
+func stampOf(info fs.FileInfo) stamp { return stamp{info.ModTime(), info.Size()} }
+
+// NewReloader reads a routing file for the first time. mx is for mx: patterns and may be nil where there are none.
+func NewReloader(file string, mx MXLookup) (*Reloader, error) {
+	r := &Reloader{file: file, mx: mx}
+	if _, err := r.load(true); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Table is the table in force.
+func (r *Reloader) Table() *Table { return r.table.Load() }
+
+// Route implements [Router] by the table in force.
+func (r *Reloader) Route(ctx context.Context, q Query) (Route, error) {
+	return r.table.Load().Route(ctx, q)
+}
+
+// Reload reads the file now, changed or not: what a host calls on SIGHUP, also after a secret changed. Where the file is
+// broken it returns all mistakes, and the table in force stays.
+func (r *Reloader) Reload() error {
+	_, err := r.load(true)
+	if err == nil {
+		r.tell()
+	}
+	return err
+}
+
+func (r *Reloader) tell() {
+	t := r.Table()
+	r.logger().Info("routes are in force", "file", r.file, "entries", t.Len())
+	if r.OnChange != nil {
+		r.OnChange(t)
+	}
+}
+
+func (r *Reloader) logger() *slog.Logger {
+	if r.Logger != nil {
+		return r.Logger
+	}
+	return slog.Default()
+}
+
+// load reads the file where it has changed and is at rest, or in any case. A file is looked at before it is read: a
+// change meanwhile is seen the next time.
+func (r *Reloader) load(always bool) (changed bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	info, err := os.Stat(r.file)
+	if err != nil {
+		return false, fmt.Errorf("route: %w", err)
+	}
+	now := stampOf(info)
+	rests := now == r.last
+	r.last = now
+	if !always && (now == r.seen || !rests) {
+		return false, nil
+	}
+	r.seen = now
+	t, err := ReadFile(r.file)
+	if err != nil {
+		return false, err
+	}
+	t.MX = r.mx
+	r.table.Store(t)
+	return true, nil
+}
+
+// Run looks at the file again and again until ctx is done.
+func (r *Reloader) Run(ctx context.Context) {
+	interval := r.Interval
+	if interval <= 0 {
+		interval = time.Second
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		changed, err := r.load(false)
+		switch {
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			r.logger().Error("the new routes are broken, the old ones stay in force", "file", r.file, "error", err)
+		case changed:
+			said = ""
+			r.tell()
+		}
+	}
+}
