@@ -1,7 +1,10 @@
 package deliver
 
 import (
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/sortie-mail/sortie/dsn"
@@ -14,12 +17,34 @@ type Result uint8
 
 const (
 	TempFail  Result = iota // try again later; the zero value, so that what is unknown is never lost
-	Delivered               // the recipient domain's host has it, or a smarthost that takes DSN parameters
-	Relayed                 // a host has it that will not report success: RFC 3461, section 5.2.2
+	Delivered               // a host has it that reports success itself where that was asked for
+	Relayed                 // a host has it that will not report success (RFC 3461, section 5.2.2)
 	PermFail                // it will not be tried again
 	Held                    // the route says hold
 	Discarded               // the route says discard
 )
+
+var resultNames = [...]string{"tempfail", "delivered", "relayed", "permfail", "held", "discarded"}
+
+// String is the name in lower case, as logs and JSON have it.
+func (r Result) String() string { return resultNames[r] }
+
+// MarshalText gives the name.
+func (r Result) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads the name.
+func (r *Result) UnmarshalText(b []byte) error {
+	for i, name := range resultNames {
+		if name == string(b) {
+			*r = Result(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("deliver: %q is no result", b)
+}
+
+// Success reports whether a host has taken the message.
+func (r Result) Success() bool { return r == Delivered || r == Relayed }
 
 // Stage is how far a session had come when an outcome was decided.
 type Stage string
@@ -46,13 +71,13 @@ type Outcome struct {
 	Reply     dsn.Reply  // what the host answered; zero when none did
 	Detail    string     // in our words, where there is no reply: what failed, on what
 	Stage     Stage
-	Hop       route.Hop      // the hop that decided
-	Route     route.Route    // the route it stands in
-	Host      string         // the host's name; "" when none was reached
+	Route     route.Route    // the route
+	Hop       route.Hop      // the hop of it that decided
+	Host      string         // the host that decided, or the last one tried; "" where none was known
 	Addr      netip.AddrPort // its address
 	TLS       TLSState
-	Reason    reason.Verdict // why, for a refusal
-	Tried     []Try          // hosts tried before Host, and why each failed
+	Reason    reason.Verdict // why, for a failure with a reply
+	Tried     []Try          // what else was tried, and why each failed
 
 	// PossiblyDelivered is set where the connection was lost between the end of the message and the reply: the
 	// host may have it all the same (RFC 1047). The Result is TempFail.
@@ -62,14 +87,19 @@ type Outcome struct {
 	RouteTrouble bool
 
 	Start, End time.Time
+
+	to *Recipient
 }
 
 // A Try is one host of an attempt that did not take the message.
 type Try struct {
-	Host  string
-	Addr  netip.AddrPort
-	Stage Stage
-	Err   string // what it answered or what failed, in one line
+	Hop    route.Hop // the hop that led there
+	Host   string
+	Addr   netip.AddrPort
+	Stage  Stage
+	Reply  dsn.Reply      // what it answered; zero where it did not
+	Reason reason.Verdict // why, for the last word of a hop that another hop followed
+	Err    string         // what it answered or what failed, in one line
 }
 
 // TLSState is how a connection was protected. The zero value is a connection in the clear.
@@ -77,4 +107,147 @@ type TLSState struct {
 	Version  string // "TLS 1.3"; "" in the clear
 	Cipher   string
 	Verified bool // the certificate is valid for the host's name
+}
+
+// begin makes the outcome one of a hop that is being tried; what earlier hops left moves to Tried.
+func (o *Outcome) begin(hop *route.Hop) {
+	o.leave()
+	*o = Outcome{
+		Recipient: o.Recipient, to: o.to, Route: o.Route, Hop: *hop, Start: o.Start, Tried: o.Tried,
+		Stage: StageRoute, Status: "4.4.1", Detail: "no host was reached",
+	}
+}
+
+// leave moves what is known of the last host to Tried.
+func (o *Outcome) leave() {
+	if o.Host != "" {
+		o.Tried = append(o.Tried, Try{o.Hop, o.Host, o.Addr, o.Stage, o.Reply, o.Reason, o.words()})
+	}
+}
+
+// words is why it failed, in one line.
+func (o *Outcome) words() string {
+	if !o.Reply.IsZero() {
+		return oneLine(o.Reply.String())
+	}
+	return oneLine(o.Detail)
+}
+
+// fail makes an error the outcome, and what it was before one of the tries. A host's own words say more than a
+// connection that did not come about: they stay the outcome when only that follows.
+func (o *Outcome) fail(e *Error) {
+	if !o.Reply.IsZero() && e.Reply.IsZero() && e.Temporary && !e.PossiblyDelivered && !e.local {
+		o.Tried = append(o.Tried, Try{Hop: o.Hop, Host: e.Host, Addr: e.Addr, Stage: e.Stage, Err: oneLine(e.Err.Error())})
+		return
+	}
+	o.leave()
+	o.Result = PermFail
+	if e.Temporary {
+		o.Result = TempFail
+	}
+	o.Status, o.Reply, o.Stage, o.Host, o.Addr, o.TLS = e.Status, e.Reply, e.Stage, e.Host, e.Addr, e.TLS
+	o.Detail = ""
+	if e.Err != nil {
+		o.Detail = e.Err.Error()
+	}
+	o.PossiblyDelivered, o.RouteTrouble = e.PossiblyDelivered, e.RouteTrouble
+}
+
+// Err is the failure as an [*Error], nil where there is none.
+func (o *Outcome) Err() error {
+	if o.Result != TempFail && o.Result != PermFail {
+		return nil
+	}
+	e := &Error{
+		Status: o.Status, Reply: o.Reply, Host: o.Host, Addr: o.Addr, Stage: o.Stage, TLS: o.TLS,
+		Temporary: o.Result == TempFail, PossiblyDelivered: o.PossiblyDelivered, RouteTrouble: o.RouteTrouble,
+	}
+	if o.Detail != "" {
+		e.Err = fmt.Errorf("%s", o.Detail)
+	}
+	return e
+}
+
+// String is the outcome in one line that can be pasted into a ticket.
+func (o Outcome) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "<%s>: %s %s", o.Recipient, o.Result, o.Status)
+	if o.Host != "" {
+		fmt.Fprintf(&b, " at %s", o.Host)
+		if o.Addr.IsValid() {
+			fmt.Fprintf(&b, "[%s]:%d", o.Addr.Addr(), o.Addr.Port())
+		}
+	}
+	fmt.Fprintf(&b, " (%s)", o.Stage)
+	if o.TLS.Version != "" {
+		fmt.Fprintf(&b, " %s %s", o.TLS.Version, o.TLS.Cipher)
+	}
+	if w := o.words(); w != "" {
+		fmt.Fprintf(&b, ": %s", w)
+	}
+	if o.PossiblyDelivered {
+		b.WriteString(" [possibly delivered]")
+	}
+	if len(o.Tried) > 0 {
+		fmt.Fprintf(&b, " [%d other tries]", len(o.Tried))
+	}
+	return b.String()
+}
+
+// LogValue gives the fields that logs have.
+func (o Outcome) LogValue() slog.Value {
+	attrs := []slog.Attr{
+		slog.String("recipient", o.Recipient), slog.String("result", o.Result.String()), slog.String("status", string(o.Status)),
+		slog.String("route", o.Hop.String()), slog.String("host", o.Host), slog.String("stage", string(o.Stage)),
+	}
+	if o.Addr.IsValid() {
+		attrs = append(attrs, slog.String("addr", o.Addr.String()))
+	}
+	if !o.Reply.IsZero() {
+		attrs = append(attrs, slog.String("reply", oneLine(o.Reply.String())))
+	}
+	if o.Detail != "" {
+		attrs = append(attrs, slog.String("detail", oneLine(o.Detail)))
+	}
+	if o.TLS.Version != "" {
+		attrs = append(attrs, slog.String("tls", o.TLS.Version))
+	}
+	if o.PossiblyDelivered {
+		attrs = append(attrs, slog.Bool("possibly_delivered", true))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// rejectAll fails outcomes with the reply of a reject hop.
+func rejectAll(hop *route.Hop, pending []*Outcome) {
+	reply, err := dsn.ParseReply(hop.Reply)
+	if err != nil {
+		reply = dsn.Reply{Code: 550, Lines: []string{"5.7.1 The route rejects this"}}
+	}
+	for _, o := range pending {
+		o.Result, o.Reply, o.Detail = PermFail, reply, ""
+		if o.Status = reply.Status(); o.Status == "" {
+			o.Status = "5.0.0"
+		}
+	}
+}
+
+func settleAll(pending []*Outcome, r Result, status dsn.Status, detail string) {
+	for _, o := range pending {
+		o.Result, o.Status, o.Detail = r, status, detail
+	}
+}
+
+// oneLine makes remote text fit for one line of a log: control characters become spaces, and it is bounded.
+func oneLine(s string) string {
+	const most = 1000
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0x2028 || r == 0x2029 {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
 }

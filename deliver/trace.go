@@ -1,0 +1,16 @@
+package deliver
+
+import "net/netip"
+
+// A Trace is a set of hooks that are called while attempts are made, in the manner of net/http/httptrace. Any may be nil.
+// They are called from the goroutine of the attempt, several at once, and must return quickly.
+type Trace struct {
+	// Hosts tells the MX hosts of a domain in the order in which they will be tried.
+	Hosts func(domain string, hosts []string)
+	// Connect tells of a connection: made anew, taken from those that were kept, or failed.
+	Connect func(host string, addr netip.AddrPort, reused bool, err error)
+	// TLS tells of a handshake.
+	TLS func(host string, state TLSState, err error)
+	// Outcome tells each outcome at the end of an attempt.
+	Outcome func(m *Message, o Outcome)
+}
