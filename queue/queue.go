@@ -87,9 +87,13 @@ type Settlement struct {
 	Hold    string       // why the others are held; "" leaves them waiting
 	Reports []Submission // mail that follows from it
 
+	// Unreached says that the others wait because of the destination, and not for a reason of their own: a Wake of
+	// their lane makes them due.
+	Unreached bool
+
 	// What the attempt says about the lane. Hints: a backend may forget them in a crash.
-	Pause time.Duration // nothing more of the lane is leased for this long, because the destination does not answer
-	Wake  bool          // the destination took mail: the lane's pause ends, and its other entries are due
+	Pause time.Duration // nothing more of the lane is leased for this long, because the destination asks for it
+	Wake  bool          // the destination took mail: the lane's pause ends, and its entries that are Unreached are due
 }
 
 // A Submission is a message to enqueue together with a settlement.
