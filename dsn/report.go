@@ -36,6 +36,7 @@ type Recipient struct {
 	RetryUntil  time.Time // delayed only: when we give up
 	LogID       string    // Final-Log-ID: the queue's id of the message
 	Smarthost   string    // the smarthost that was used, and whom to contact; "" when direct
+	Advice      string    // what the reader can do, in one plain sentence; "" lets the Builder choose by the status
 }
 
 // An Address is an address with its type: "rfc822;user@example.org" (RFC 3464, section 2.1.2; RFC 6533 for "utf-8").

@@ -116,7 +116,10 @@ type AttemptResult struct {
 	Status    dsn.Status     `json:"status,omitempty"`
 	Reply     dsn.Reply      `json:"reply,omitzero"`
 	Detail    string         `json:"detail,omitempty"`
+	Stage     deliver.Stage  `json:"stage,omitempty"`
 	Host      string         `json:"host,omitempty"`
 	Addr      string         `json:"addr,omitempty"`
-	Class     string         `json:"class,omitempty"`
+	Class     string         `json:"class,omitempty"` // of the refusal, as package reason names it
+
+	PossiblyDelivered bool `json:"possibly_delivered,omitempty"` // see deliver.Outcome
 }

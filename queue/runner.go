@@ -1,0 +1,245 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/dsn"
+	"github.com/sortie-mail/sortie/route"
+)
+
+// A Runner takes mail out of a queue, finds its route, has it delivered, and settles what became of it: done, tried
+// again later, or returned to its sender with a report. Its fields must not change once Run is called; Queue and
+// Deliverer are needed, all else has a default. Its methods are safe for concurrent use.
+type Runner struct {
+	Queue     Queue
+	Router    route.Router // nil is route.Direct
+	Deliverer Deliverer
+
+	Hostname string // names this host in reports; "" is the system's name
+	Schedule Schedule
+
+	Concurrency     int           // attempts at once; 0 is 5,000. A waiting attempt costs some 30 KiB
+	LaneConcurrency int           // attempts at once in one lane; 0 is 20. A lane begins with fewer and earns them
+	AttemptTime     time.Duration // the longest that one attempt may take; 0 is an hour
+	MaxHops         int           // Received fields of a message that loops; 0 is 100 (RFC 5321, section 6.3)
+
+	// KeepUnreported holds mail that failed and whose failure nobody is told of, because its sender is null or asked
+	// not to be told (NOTIFY=NEVER), until a person looks at it. Otherwise it is dropped. It is logged in both cases.
+	KeepUnreported bool
+	// BounceBlocked returns mail at once where a server refuses it for good because of our address. Otherwise it
+	// waits as after a temporary failure, and goes out when the address is delisted or the route changed: the
+	// recipient is not to blame, and the sender could not send it otherwise either.
+	BounceBlocked bool
+
+	Reports ReportBuilder // writes reports; nil is a zero dsn.Builder
+	Logger  *slog.Logger  // nil is no log
+	Trace   *Trace        // nil is no trace
+
+	once    sync.Once
+	lanes   lanes
+	down    outages
+	slots   chan struct{}      // one for each attempt under way
+	freed   chan struct{}      // has a value after a slot became free
+	stop    chan struct{}      // closed by Shutdown: no more leases
+	stopped sync.Once          // closes stop
+	work    context.Context    // of all attempts
+	abandon context.CancelFunc // ends work
+	ended   chan struct{}      // closed when Run has returned
+	running sync.WaitGroup     // attempts under way
+
+	mu     sync.Mutex
+	begun  bool  // guarded by mu: Run was called
+	broken error // guarded by mu: why outcomes cannot be recorded now
+}
+
+// A Deliverer makes one attempt of one message by a route, and says of each recipient, in their order, what became of it.
+// [deliver.Deliverer] is one.
+type Deliverer interface {
+	Deliver(ctx context.Context, r route.Route, m *deliver.Message) []deliver.Outcome
+}
+
+// A ReportBuilder writes reports as mail. [dsn.Builder] is one.
+type ReportBuilder interface {
+	Build(r *dsn.Report) ([]byte, error)
+}
+
+// A Trace is a set of hooks that a Runner calls, from the goroutine of an attempt, several at once. Any may be nil; all must
+// return quickly.
+type Trace struct {
+	// Settled tells what became of a lease, once it is recorded.
+	Settled func(l Lease, outcomes []deliver.Outcome, s Settlement)
+}
+
+func (r *Runner) init() {
+	r.once.Do(func() {
+		r.Router = orDefault(r.Router, route.Direct)
+		//TMP r.Reports = orDefault[ReportBuilder](r.Reports, new(dsn.Builder))
+		r.Logger = orDefault(r.Logger, slog.New(slog.DiscardHandler))
+		r.Trace = orDefault(r.Trace, new(Trace))
+		r.Concurrency = orDefault(r.Concurrency, 5000)
+		r.AttemptTime = orDefault(r.AttemptTime, time.Hour)
+		r.MaxHops = orDefault(r.MaxHops, 100)
+		if r.Hostname == "" {
+			r.Hostname, _ = os.Hostname()
+		}
+		r.Hostname = orDefault(r.Hostname, "localhost")
+		r.Schedule = r.Schedule.filled()
+		r.lanes.max = orDefault(r.LaneConcurrency, 20)
+		r.slots = make(chan struct{}, r.Concurrency)
+		r.freed = make(chan struct{}, 1)
+		r.stop = make(chan struct{})
+		r.ended = make(chan struct{})
+		r.work, r.abandon = context.WithCancel(context.Background())
+	})
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// Run does the Runner's work until Shutdown is called, and then returns nil; or until ctx ends, and then returns its
+// error. What was under way when ctx ended is put back. It can be called once. An error of the queue that more tries
+// will not mend, [ErrClosed] for one, ends it too.
+func (r *Runner) Run(ctx context.Context) error {
+	r.init()
+	r.mu.Lock()
+	again := r.begun
+	r.begun = true
+	r.mu.Unlock()
+	if again {
+		return errors.New("queue: the Runner was run before: make a new one")
+	}
+	defer close(r.ended)
+	defer context.AfterFunc(ctx, r.abandon)()
+	err := r.dispatch(ctx)
+	if err != nil {
+		r.abandon()
+	}
+	r.running.Wait()
+	return err
+}
+
+// Shutdown takes on nothing more, waits until what is under way has ended, and returns nil. When ctx ends before that, it
+// puts back what is still under way, which takes an instant, and returns ctx's error. A Runner that does not run has nothing
+// under way.
+func (r *Runner) Shutdown(ctx context.Context) error {
+	r.init()
+	r.stopped.Do(func() { close(r.stop) })
+	r.mu.Lock()
+	begun := r.begun
+	r.begun = true // Run must not begin after this
+	r.mu.Unlock()
+	if !begun {
+		return nil
+	}
+	select {
+	case <-r.ended:
+		return nil
+	case <-ctx.Done():
+		r.abandon()
+		<-r.ended
+		return ctx.Err()
+	}
+}
+
+// leaseBatch is how many entries are asked for at once.
+const leaseBatch = 64
+
+// dispatch leases entries and begins their attempts, until it is told to stop.
+func (r *Runner) dispatch(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.stop:
+			return nil
+		default:
+		}
+		next, err := r.lease(ctx)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if !next.IsZero() {
+			timer.Reset(max(time.Until(next), 0))
+		} else {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.stop:
+		case <-r.Queue.Changed():
+		case <-r.freed:
+		case <-timer.C:
+		}
+	}
+}
+
+// lease takes entries for as long as there are some, and slots for them. next is when to ask again; the zero time is when
+// something changes.
+func (r *Runner) lease(ctx context.Context) (next time.Time, err error) {
+	for {
+		free := cap(r.slots) - len(r.slots)
+		if free == 0 || r.brokenBy() != nil {
+			return time.Time{}, nil
+		}
+		leases, next, err := r.Queue.Lease(ctx, LeaseRequest{Max: min(free, leaseBatch), For: r.AttemptTime + leaseSlack, Room: r.lanes.room})
+		if errors.Is(err, ErrClosed) {
+			return time.Time{}, err
+		}
+		if err != nil {
+			r.Logger.Error("no mail can be leased from the queue; asking again in 10 s", "error", err)
+			return time.Now().Add(10 * time.Second), nil
+		}
+		for _, l := range leases {
+			r.begin(l)
+		}
+		if len(leases) < min(free, leaseBatch) {
+			return next, nil
+		}
+	}
+}
+
+// leaseSlack is how much longer than an attempt a lease lasts: for recording the outcome, also on a disk in trouble.
+const leaseSlack = 15 * time.Minute
+
+func (r *Runner) begin(l Lease) {
+	r.slots <- struct{}{}
+	r.lanes.begin(l.Lane)
+	r.running.Go(func() {
+		defer func() {
+			r.lanes.end(l.Lane)
+			<-r.slots
+			select {
+			case r.freed <- struct{}{}:
+			default:
+			}
+		}()
+		r.process(l)
+	})
+}
+
+// setBroken notes that outcomes cannot be recorded: until they can, nothing more is leased, since all of it would be
+// delivered again.
+func (r *Runner) setBroken(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.broken = err
+}
+
+func (r *Runner) brokenBy() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.broken
+}
