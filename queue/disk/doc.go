@@ -31,7 +31,7 @@
 // bodies stand one after the other), "change" (what a person did), and "clock" (the clock jumped; times before move
 // by this much). To see the envelopes and outcomes of a spool without its bodies:
 //
-//	grep -ah -A1 '^=' spool/log/*.log | grep -a '^{'
+//	grep -ah -A1 "^=$(sed -n 2p spool/format) " spool/log/*.log | grep -a '^{'
 //
 // # How it keeps its promises
 //

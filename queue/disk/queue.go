@@ -234,6 +234,7 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 	}
 	rec, err := newRecord(typeSettle, settleMeta{
 		Key: key, At: now, Attempt: s.Attempt, Done: s.Done, Next: s.Next, Warned: s.Warned, Hold: s.Hold, Reports: reports,
+		Unreached: s.Unreached, Wake: s.Wake,
 	}, bodies...)
 	if err != nil {
 		q.index.Abort(key)

@@ -46,6 +46,9 @@ type settleMeta struct {
 	Warned  []string      `json:"warned,omitempty"`
 	Hold    string        `json:"hold,omitempty"`
 	Reports []mailMeta    `json:"reports,omitempty"`
+
+	Unreached bool `json:"unreached,omitempty"`
+	Wake      bool `json:"wake,omitempty"`
 }
 
 // changeMeta is the JSON of a change record.

@@ -258,7 +258,9 @@ func (q *Queue) applySettle(s *segment, rec read) error {
 		return fmt.Errorf("its reports take %d octets, and there are %d", end, rec.body)
 	}
 	reports := placeReports(s, rec.at, m.Reports)
-	settlement := queue.Settlement{Attempt: m.Attempt, Done: m.Done, Next: m.Next, Warned: m.Warned, Hold: m.Hold}
+	settlement := queue.Settlement{
+		Attempt: m.Attempt, Done: m.Done, Next: m.Next, Warned: m.Warned, Hold: m.Hold, Unreached: m.Unreached, Wake: m.Wake,
+	}
 	q.index.CommitSettle(m.Key, settlement, m.At, reports)
 	return nil
 }

@@ -63,7 +63,7 @@ func (x *Index) Abort(keys ...Key) {
 
 func (x *Index) entry(k Key) *entry {
 	if m := x.messages[k.ID]; m != nil {
-		return m.entries[k.Lane]
+		return m.entry(k.Lane)
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func (x *Index) entry(k Key) *entry {
 // a log is read again whose older part was given back; its reports live on.
 func (x *Index) CommitSettle(k Key, s queue.Settlement, now time.Time, reports []Message) {
 	x.mu.Lock()
-	var gone *message
+	var gone *Message
 	if e := x.entry(k); e != nil {
 		x.end(e)
 		x.endLease(e)
@@ -87,17 +87,17 @@ func (x *Index) CommitSettle(k Key, s queue.Settlement, now time.Time, reports [
 	x.release(gone)
 }
 
-func (x *Index) release(gone ...*message) {
+func (x *Index) release(gone ...*Message) {
 	for _, m := range gone {
 		if m != nil && x.dropped != nil {
-			x.dropped(m.Message)
+			x.dropped(*m)
 		}
 	}
 }
 
 // settle writes the outcome into the entry, and drops it where no recipient is left.
-func (x *Index) settle(e *entry, s queue.Settlement, now time.Time) (gone *message) {
-	x.unpark(e)
+func (x *Index) settle(e *entry, s queue.Settlement, now time.Time) (gone *Message) {
+	x.unpark(e) // it waits only where a log is read again: there it was never leased
 	e.To = slices.DeleteFunc(slices.Clone(e.To), func(r queue.Recipient) bool { return slices.Contains(s.Done, r.Address) })
 	if len(e.To) == 0 {
 		return x.drop(e)
@@ -110,6 +110,7 @@ func (x *Index) settle(e *entry, s queue.Settlement, now time.Time) (gone *messa
 		}
 	}
 	e.Warned = append(e.Warned, s.Warned...)
+	e.Unreached = s.Unreached
 	e.Due, e.Wait = s.Next, max(s.Next.Sub(now), 0)
 	if s.Next.IsZero() {
 		e.Due, e.Wait = now, 0
@@ -121,29 +122,24 @@ func (x *Index) settle(e *entry, s queue.Settlement, now time.Time) (gone *messa
 	return nil
 }
 
-// hint applies what a settlement says about its lane.
+// hint applies what a settlement says about its lane. A pause outlives the lane's last entry, and a shorter one does
+// not end a longer one.
 func (x *Index) hint(name string, s queue.Settlement, now time.Time) {
 	l := x.lanes[name]
-	if l == nil {
-		return
-	}
+	until := now.Add(s.Pause)
 	switch {
-	case s.Wake && l.paused.IsZero(): // nothing had kept the lane back: its entries wait for reasons of their own
-		return
+	case s.Wake && l != nil:
+		l.reached(now)
+		x.place(l)
 	case s.Wake:
-		l.paused = time.Time{}
-		for _, e := range l.waiting {
-			if e.Due.After(now) {
-				e.Due = now
-			}
-		}
-		reheap(l)
-	case s.Pause > 0:
-		l.paused = now.Add(s.Pause)
-	default:
-		return
+		x.pauses.end(name)
+	case s.Pause <= 0:
+	case l == nil:
+		x.pauses.begin(name, until)
+	case until.After(l.paused):
+		l.paused = until
+		x.place(l)
 	}
-	x.place(l)
 }
 
 // BeginChange marks the entries that match f and that op applies to, and gives their keys. Entries that are being
@@ -207,7 +203,7 @@ func (x *Index) CommitChange(op Op, why string, keys []Key, now time.Time) {
 		return
 	}
 	x.mu.Lock()
-	var gone []*message
+	var gone []*Message
 	for _, k := range keys {
 		if e := x.entry(k); e != nil {
 			x.end(e)
@@ -219,27 +215,37 @@ func (x *Index) CommitChange(op Op, why string, keys []Key, now time.Time) {
 	x.release(gone...)
 }
 
-func (x *Index) change(e *entry, op Op, why string, now time.Time) (gone *message) {
-	switch op {
-	case Delete:
+func (x *Index) change(e *entry, op Op, why string, now time.Time) (gone *Message) {
+	if op == Delete {
 		return x.drop(e)
+	}
+	x.unpark(e)
+	switch op {
 	case Hold:
 		e.Held, e.Why, e.Fail = true, why, ""
 	case Release:
-		e.Held, e.Why, e.Due, e.Wait = false, "", now, 0
+		e.Held, e.Why = false, ""
+		e.dueAt(now)
 	case Retry:
-		e.Due, e.Wait = now, 0
+		e.dueAt(now)
 		e.lane.paused = time.Time{}
 	case Fail:
-		e.Held, e.Why, e.Due, e.Wait, e.Fail = false, "", now, 0, why
+		e.Held, e.Why, e.Fail = false, "", why
+		e.dueAt(now)
 		e.lane.paused = time.Time{}
 	case Lapse:
 		x.endLease(e)
 		e.Attempts++
 	}
-	x.requeue(e)
+	if e.token == 0 {
+		x.park(e)
+	}
+	x.place(e.lane) // its pause may have ended
 	return nil
 }
+
+// dueAt makes the entry due because a person says so.
+func (e *entry) dueAt(now time.Time) { e.Due, e.Wait, e.Unreached = now, 0, false }
 
 // BeginMove marks a message as being written anew, and gives it with its entries. It reports false where the
 // message is gone or one of its entries is being changed.

@@ -3,6 +3,7 @@ package memory
 import (
 	"container/heap"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +22,9 @@ type Index struct {
 	mu       sync.Mutex // guards all below
 	free     *sync.Cond // signalled when a change ends
 	messages map[queue.ID]*message
+	order    order
 	lanes    map[string]*lane
+	pauses   pauses
 	timers   laneHeap
 	ring     []*lane // ready lanes; the next one to serve is ring[0]
 	leases   map[uint64]*entry
@@ -38,6 +41,7 @@ func NewIndex(dropped func(Message)) *Index {
 		changed:  make(chan struct{}, 1),
 		messages: map[queue.ID]*message{},
 		lanes:    map[string]*lane{},
+		pauses:   pauses{until: map[string]time.Time{}},
 		leases:   map[uint64]*entry{},
 		dropped:  dropped,
 	}
@@ -68,24 +72,32 @@ func (x *Index) add(m Message) {
 		for _, e := range old.entries {
 			x.remove(e)
 		}
-		delete(x.messages, m.ID)
-		x.bytes -= old.Size
+		x.take(old)
 	}
 	msg := &message{Message: m}
 	if m.Entries == nil {
 		msg.Message.Entries = newEntries(m)
 	}
-	msg.entries = make(map[string]*entry, len(msg.Message.Entries))
+	msg.entries = make([]*entry, 0, len(msg.Message.Entries))
 	for _, state := range msg.Message.Entries {
 		l := x.lane(state.Lane)
 		l.entries++
 		e := &entry{Entry: state, msg: msg, lane: l, pos: -1}
-		msg.entries[state.Lane] = e
+		msg.entries = append(msg.entries, e)
 		x.park(e)
 	}
+	slices.SortFunc(msg.entries, func(a, b *entry) int { return strings.Compare(a.Lane, b.Lane) })
 	msg.Message.Entries = nil
 	x.messages[m.ID] = msg
+	x.order.add(msg)
 	x.bytes += m.Size
+}
+
+// take takes a message out of the index, whose entries are out of it already.
+func (x *Index) take(m *message) {
+	delete(x.messages, m.ID)
+	x.order.remove(m)
+	x.bytes -= m.Size
 }
 
 func newEntries(m Message) []Entry {
@@ -100,7 +112,7 @@ func newEntries(m Message) []Entry {
 func (x *Index) lane(name string) *lane {
 	l := x.lanes[name]
 	if l == nil {
-		l = &lane{name: name}
+		l = &lane{name: name, paused: x.pauses.end(name)}
 		x.lanes[name] = l
 	}
 	return l
@@ -111,7 +123,7 @@ func (x *Index) park(e *entry) {
 	if e.Held {
 		return
 	}
-	heap.Push(&e.lane.waiting, e)
+	e.lane.wait(e)
 	if e.pos == 0 {
 		x.place(e.lane)
 	}
@@ -122,7 +134,7 @@ func (x *Index) unpark(e *entry) {
 	if e.pos < 0 {
 		return
 	}
-	heap.Remove(&e.lane.waiting, e.pos)
+	e.lane.take(e)
 	x.place(e.lane)
 }
 
@@ -151,9 +163,11 @@ func (x *Index) place(l *lane) {
 
 // forget drops a lane that has no entries, so that a lane costs nothing once its mail is gone.
 func (x *Index) forget(l *lane) {
-	if l.entries == 0 && l.place == nowhere {
-		delete(x.lanes, l.name)
+	if l.entries > 0 || l.place != nowhere {
+		return
 	}
+	delete(x.lanes, l.name)
+	x.pauses.begin(l.name, l.paused)
 }
 
 // remove takes an entry out of everything but its message.
@@ -181,16 +195,18 @@ func (x *Index) endLease(e *entry) {
 }
 
 // drop removes an entry for good, and its message with the last one. It returns the message if it is gone.
-func (x *Index) drop(e *entry) *message {
+func (x *Index) drop(e *entry) *Message {
 	x.remove(e)
 	m := e.msg
-	delete(m.entries, e.Lane)
+	if i, ok := m.find(e.Lane); ok {
+		m.entries = slices.Delete(m.entries, i, i+1)
+	}
 	if len(m.entries) > 0 {
 		return nil
 	}
-	delete(x.messages, m.ID)
-	x.bytes -= m.Size
-	return m
+	gone := m.Message
+	x.take(m)
+	return &gone
 }
 
 // Get gives a message without its entries.
@@ -237,19 +253,13 @@ func compareID(a, b queue.ID) int {
 	return 0
 }
 
-// snapshot gives a message with the state of its entries, in a fixed order.
+// snapshot gives a message with the state of its entries.
 func (m *message) snapshot() Message {
 	s := m.Message
 	s.Entries = make([]Entry, 0, len(m.entries))
 	for _, e := range m.entries {
 		s.Entries = append(s.Entries, e.Entry)
 	}
-	slices.SortFunc(s.Entries, func(a, b Entry) int {
-		if a.Lane < b.Lane {
-			return -1
-		}
-		return 1
-	})
 	return s
 }
 
@@ -276,7 +286,13 @@ func (x *Index) times(change func(time.Time) time.Time) {
 		}
 	}
 	for _, l := range x.lanes {
-		l.wake, l.paused = change(l.wake), change(l.paused)
+		l.wake = change(l.wake)
+		if !l.paused.IsZero() {
+			l.paused = change(l.paused)
+		}
+	}
+	for name, until := range x.pauses.until {
+		x.pauses.until[name] = change(until)
 	}
 }
 

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -10,29 +11,44 @@ import (
 
 // List, Show and Stats are those of [queue.Inspector].
 func (x *Index) List(f queue.Filter, cursor string, limit int, now time.Time) ([]queue.Info, string) {
-	found := x.matching(f, cursor, now)
-	slices.SortFunc(found, func(a, b queue.Info) int { return strings.Compare(cursorOf(a), cursorOf(b)) })
-	if limit < 1 || len(found) <= limit {
-		return found, ""
-	}
-	return found[:limit], cursorOf(found[limit-1])
-}
-
-func (x *Index) matching(f queue.Filter, cursor string, now time.Time) []queue.Info {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	id, lane, _ := strings.Cut(cursor, " ")
+	after := Key{queue.ID(id), lane}
 	var found []queue.Info
-	x.each(f.ID, func(e *entry) {
-		info := e.info()
-		if cursorOf(info) > cursor && f.Matches(&info, now) {
+	for m := range x.from(after.ID, f.ID) {
+		first := 0
+		if m.ID == after.ID {
+			i, ok := m.find(after.Lane)
+			if first = i; ok {
+				first++
+			}
+		}
+		for _, e := range m.entries[first:] {
+			info := e.info()
+			if !f.Matches(&info, now) {
+				continue
+			}
+			if limit > 0 && len(found) == limit {
+				last := found[limit-1]
+				return found, string(last.ID) + " " + last.Lane
+			}
 			found = append(found, info)
 		}
-	})
-	return found
+	}
+	return found, ""
 }
 
-// cursorOf orders entries by the age of their message, then by lane.
-func cursorOf(i queue.Info) string { return string(i.ID) + " " + i.Lane }
+// from gives the messages from an ID on, oldest first, or the one message that only names.
+func (x *Index) from(id, only queue.ID) iter.Seq[*message] {
+	return func(yield func(*message) bool) {
+		if only == "" {
+			x.order.from(id, yield)
+		} else if m := x.messages[only]; m != nil && only >= id {
+			yield(m)
+		}
+	}
+}
 
 // Show gives everything about a message.
 func (x *Index) Show(id queue.ID) (queue.Detail, error) {
@@ -46,7 +62,6 @@ func (x *Index) Show(id queue.ID) (queue.Detail, error) {
 	for _, e := range m.entries {
 		d.Entries = append(d.Entries, queue.History{Info: e.info(), Attempts: slices.Clone(e.History)})
 	}
-	slices.SortFunc(d.Entries, func(a, b queue.History) int { return strings.Compare(a.Lane, b.Lane) })
 	return d, nil
 }
 

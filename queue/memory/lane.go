@@ -2,6 +2,7 @@ package memory
 
 import (
 	"container/heap"
+	"maps"
 	"time"
 )
 
@@ -12,7 +13,8 @@ type lane struct {
 	waiting entryHeap
 	entries int // of the lane in all
 	leased  int
-	paused  time.Time // nothing is leased before; the zero time is no pause
+	reach   map[*entry]struct{} // the waiting entries that are Unreached; nil until there is one
+	paused  time.Time           // nothing is leased before; the zero time is no pause
 	place   place
 	pos     int       // in the heap of waiting lanes
 	wake    time.Time // its key there
@@ -34,6 +36,64 @@ func (l *lane) next() time.Time {
 		return l.paused
 	}
 	return due
+}
+
+// wait adds an entry to the waiting ones.
+func (l *lane) wait(e *entry) {
+	heap.Push(&l.waiting, e)
+	if e.Unreached {
+		if l.reach == nil {
+			l.reach = map[*entry]struct{}{}
+		}
+		l.reach[e] = struct{}{}
+	}
+}
+
+// take takes an entry out of the waiting ones.
+func (l *lane) take(e *entry) {
+	heap.Remove(&l.waiting, e.pos)
+	delete(l.reach, e)
+}
+
+// reached makes the entries due that wait because of the destination. What it costs goes with their number, and not with
+// the length of the lane, because it may happen with every message that the destination takes.
+func (l *lane) reached(now time.Time) {
+	l.paused = time.Time{}
+	for e := range l.reach {
+		e.Unreached = false
+		if e.Due.After(now) {
+			e.Due, e.Wait = now, 0
+			heap.Fix(&l.waiting, e.pos)
+		}
+	}
+	clear(l.reach)
+}
+
+// pauses are those of lanes that have no entry just now.
+type pauses struct {
+	until map[string]time.Time
+	now   time.Time // as the newest Lease told it
+	most  int       // how many there are when those that are over are dropped
+}
+
+func (p *pauses) begin(lane string, until time.Time) {
+	if !until.After(p.now) {
+		return
+	}
+	if len(p.until) >= p.most {
+		maps.DeleteFunc(p.until, func(_ string, until time.Time) bool { return !until.After(p.now) })
+		p.most = 2*len(p.until) + 100
+	}
+	if until.After(p.until[lane]) {
+		p.until[lane] = until
+	}
+}
+
+// end gives when the pause of a lane ends, and forgets it.
+func (p *pauses) end(lane string) time.Time {
+	until := p.until[lane]
+	delete(p.until, lane)
+	return until
 }
 
 // entryHeap orders entries by the time they are due, then by the age of their message.
@@ -123,6 +183,3 @@ var (
 	_ heap.Interface = (*laneHeap)(nil)
 	_ heap.Interface = (*leaseHeap)(nil)
 )
-
-// reheap restores the order of a lane's waiting entries after their times changed.
-func reheap(l *lane) { heap.Init(&l.waiting) }

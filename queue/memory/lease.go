@@ -12,6 +12,7 @@ func (x *Index) Lease(now time.Time, req queue.LeaseRequest) (leases []queue.Lea
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.wake(now)
+	x.pauses.now = now
 	for len(leases) < req.Max && len(x.ring) > 0 {
 		l := x.ring[0]
 		x.ring[0] = nil
@@ -66,7 +67,8 @@ func (x *Index) serve(l *lane, now time.Time, room func(string, int) int) *entry
 		}
 		return nil
 	}
-	e := heap.Pop(&l.waiting).(*entry)
+	e := l.waiting[0]
+	l.take(e)
 	if len(l.waiting) > 0 && !l.next().After(now) {
 		l.place = inRing
 		x.ring = append(x.ring, l)

@@ -1,6 +1,8 @@
 package memory
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sortie-mail/sortie/queue"
@@ -30,14 +32,31 @@ type Entry struct {
 	Why      string            `json:"why,omitempty"`  // why it is held
 	Fail     string            `json:"fail,omitempty"` // why it is to fail
 	History  []queue.Attempt   `json:"history,omitempty"`
+
+	// Unreached: it waits because of the destination, and a wake of its lane makes it due.
+	Unreached bool `json:"unreached,omitempty"`
 }
 
 // message and entry are the same inside the index, with their places in its structures.
 type message struct {
 	Message
-	entries map[string]*entry
-	busy    int  // entries with a change under way
-	moving  bool // a snapshot is being written
+	entries []*entry // by lane
+	busy    int      // entries with a change under way
+	moving  bool     // a snapshot is being written
+	gone    bool     // it is out of the index, and out of its order at the next tidying
+}
+
+// find tells where the entry of a lane is, or would be.
+func (m *message) find(lane string) (int, bool) {
+	return slices.BinarySearchFunc(m.entries, lane, func(e *entry, lane string) int { return strings.Compare(e.Lane, lane) })
+}
+
+// entry gives the entry of a lane, nil where there is none.
+func (m *message) entry(lane string) *entry {
+	if i, ok := m.find(lane); ok {
+		return m.entries[i]
+	}
+	return nil
 }
 
 type entry struct {

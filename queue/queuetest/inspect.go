@@ -1,6 +1,7 @@
 package queuetest
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -147,6 +148,51 @@ func (s *suite) pages() {
 		}
 	}
 	assert.GreaterOrEqual(s, len(seen), 14)
+}
+
+// list gives all that match, page by page, as "address address …".
+func (s *suite) list(f queue.Filter, limit int, between func(page []queue.Info)) string {
+	s.Helper()
+	var all []string
+	for cursor := ""; ; {
+		page, next, err := s.q.List(s.ctx, f, cursor, limit)
+		require.NoError(s, err)
+		require.LessOrEqual(s, len(page), limit)
+		for _, e := range page {
+			all = append(all, e.To[0].Address)
+		}
+		if next == "" {
+			return strings.Join(all, " ")
+		}
+		require.NotEmpty(s, page, "a page that is not the last has something")
+		require.NotEqual(s, cursor, next)
+		cursor = next
+		between(page)
+	}
+}
+
+func (s *suite) pagesOfSome() {
+	many := s.enqueue("1@d.test", "1@b.test", "1@a.test", "1@c.test", "1@e.test")
+	for i := range 6 {
+		s.enqueue(fmt.Sprintf("%d@b.test", i+2), fmt.Sprintf("%d@x.test", i+2))
+	}
+	nothing := func([]queue.Info) {}
+	for limit := 1; limit < 8; limit++ {
+		assert.Equal(s, "1@a.test 1@b.test 1@c.test 1@d.test 1@e.test", s.list(queue.Filter{ID: many}, limit, nothing))
+		assert.Equal(s, "1@b.test 2@b.test 3@b.test 4@b.test 5@b.test 6@b.test 7@b.test", s.list(queue.Filter{Lane: "b.test"}, limit, nothing))
+	}
+	deleteLast := func(page []queue.Info) {
+		last := page[len(page)-1]
+		s.count(s.q.Delete(s.ctx, queue.Filter{ID: last.ID, Lane: last.Lane}))
+	}
+	assert.Equal(s, "1@a.test 1@b.test 1@c.test 1@d.test 1@e.test 2@b.test 2@x.test 3@b.test 3@x.test 4@b.test 4@x.test "+
+		"5@b.test 5@x.test 6@b.test 6@x.test 7@b.test 7@x.test", s.list(queue.Filter{}, 2, deleteLast),
+		"the entry that the cursor names may be gone")
+	assert.Equal(s, "1@a.test 1@c.test 1@e.test 2@x.test 3@x.test 4@x.test 5@x.test 6@x.test 7@x.test", s.list(queue.Filter{}, 3, nothing))
+	page, next, err := s.q.List(s.ctx, queue.Filter{}, "zzz", 3)
+	assert.NoError(s, err)
+	assert.Empty(s, page)
+	assert.Empty(s, next)
 }
 
 func (s *suite) show() {

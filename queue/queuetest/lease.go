@@ -108,27 +108,103 @@ func (s *suite) leaseLost() {
 }
 
 func (s *suite) pause() {
-	s.enqueue("1@a.test")
-	s.enqueue("2@a.test")
-	first := s.leaseOne()
+	for _, to := range []string{"1@a.test", "2@a.test", "3@a.test"} {
+		s.enqueue(to)
+	}
+	first, second := s.leaseOne(), s.leaseOne()
 	s.settle(first, queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour), Pause: 10 * time.Minute})
-	assert.Empty(s, s.lease(5), "the lane pauses")
+	s.settle(second, queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour), Pause: time.Minute})
 	s.enqueue("1@b.test")
-	assert.Equal(s, []string{"b.test"}, laneNames(s.lease(5)), "and no other")
-	time.Sleep(10 * time.Minute)
+	assert.Equal(s, []string{"b.test"}, laneNames(s.lease(5)), "the lane pauses, and no other")
+	time.Sleep(10*time.Minute - time.Nanosecond)
+	assert.Empty(s, s.lease(5), "a shorter pause does not end a longer one")
+	time.Sleep(time.Nanosecond)
 	probe := s.leaseOne()
-	assert.Equal(s, []string{"2@a.test"}, addresses(probe))
-	s.settle(probe, queue.Settlement{Done: addresses(probe), Wake: true})
-	assert.Equal(s, first.ID, s.leaseOne().ID, "std: Q7: the destination is back, what waits for it is due")
+	assert.Equal(s, []string{"3@a.test"}, addresses(probe))
+	s.settle(probe, queue.Settlement{Attempt: attempt(1), Pause: 10 * time.Minute})
+	assert.Empty(s, s.lease(5))
+	s.enqueue("4@a.test")
+	assert.Empty(s, s.lease(5), "new mail waits too")
+	assert.Equal(s, 3, s.count(s.q.Retry(s.ctx, queue.Filter{Lane: "a.test", Sender: "me@src.test", OlderThan: time.Second})))
+	assert.Len(s, s.lease(5), 4, "a person's retry ends the pause")
 }
 
-func (s *suite) wakeWithoutPause() {
-	s.enqueue("1@a.test")
-	s.settle(s.leaseOne(), queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour)})
-	s.enqueue("2@a.test")
+func (s *suite) pauseOfEmptyLane() {
+	for range 2 {
+		s.probe(queue.Settlement{Pause: time.Hour})
+		stats, err := s.q.Stats(s.ctx)
+		require.NoError(s, err)
+		assert.Zero(s, stats.Lanes)
+		s.enqueue("1@a.test")
+		assert.Empty(s, s.lease(1))
+		time.Sleep(time.Hour)
+		s.done(s.leaseOne())
+	}
+}
+
+// unreach gives two waiting entries of a lane: one that waits because of the destination, one with a reason of its own.
+func (s *suite) unreach() (unreached, own queue.ID) {
+	unreached, own = s.enqueue("unreached@a.test"), s.enqueue("own@a.test")
+	for _, l := range s.lease(2) {
+		s.settle(l, queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour), Unreached: l.ID == unreached})
+	}
+	return unreached, own
+}
+
+// probe settles a new message of the lane with what its attempt says about the destination.
+func (s *suite) probe(st queue.Settlement) {
+	s.Helper()
+	id := s.enqueue("probe@a.test")
 	l := s.leaseOne()
-	s.settle(l, queue.Settlement{Done: addresses(l), Wake: true})
-	assert.Empty(s, s.lease(5), "a full mailbox is not tried again because another took mail")
+	require.Equal(s, id, l.ID)
+	st.Done = addresses(l)
+	s.settle(l, st)
+}
+
+// std: Q7
+func (s *suite) wake() {
+	unreached, own := s.unreach()
+	s.enqueue("elsewhere@b.test")
+	s.settle(s.leaseOne(), queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour), Unreached: true})
+	s.probe(queue.Settlement{})
+	assert.Empty(s, s.lease(5), "without a wake everything waits")
+	s.probe(queue.Settlement{Wake: true})
+	l := s.leaseOne()
+	assert.Equal(s, unreached, l.ID, "the destination is back, what waits for it is due")
+	assert.Empty(s, s.lease(5), "greylisted mail keeps its time, and so does another lane")
+	s.settle(l, queue.Settlement{Attempt: attempt(2), Next: time.Now().Add(time.Hour)})
+	s.probe(queue.Settlement{Wake: true})
+	assert.Empty(s, s.lease(5), "its last settlement gave a reason of its own")
+	time.Sleep(time.Hour)
+	assert.ElementsMatch(s, []string{"a.test", "a.test", "b.test"}, laneNames(s.lease(5)))
+	_, err := s.q.Show(s.ctx, own)
+	require.NoError(s, err)
+}
+
+func (s *suite) wakeAfterUnreached() {
+	unreached, _ := s.unreach()
+	s.enqueue("probe@a.test")
+	probe := s.leaseOne()
+	assert.Equal(s, 1, s.count(s.q.Retry(s.ctx, queue.Filter{ID: unreached})))
+	l := s.leaseOne()
+	assert.Equal(s, unreached, l.ID)
+	s.settle(l, queue.Settlement{Attempt: attempt(2), Next: time.Now().Add(time.Hour), Unreached: true, Pause: 2 * time.Hour})
+	assert.Empty(s, s.lease(5))
+	s.settle(probe, queue.Settlement{Done: addresses(probe), Wake: true})
+	assert.Equal(s, unreached, s.leaseOne().ID, "a wake ends the pause too")
+	assert.Empty(s, s.lease(5))
+}
+
+func (s *suite) wakeAfterChange() {
+	id, _ := s.unreach()
+	f := queue.Filter{ID: id}
+	s.count(s.q.Hold(s.ctx, f, "look at it"))
+	s.probe(queue.Settlement{Wake: true})
+	assert.Empty(s, s.lease(5), "a wake releases nothing")
+	s.count(s.q.Release(s.ctx, f))
+	assert.Equal(s, id, s.leaseOne().ID)
+	time.Sleep(time.Hour) // the lease ends, and the other entry is due
+	assert.Len(s, s.lease(5), 2)
 }
 
 func (s *suite) changed() {

@@ -53,7 +53,13 @@ type modelEntry struct {
 	held     bool
 	fail     string
 	attempts int
+
+	unreached bool
+	slept     time.Time // when it was due before a wake; the zero time is no wake
 }
+
+// dueAt makes it due because a person says so.
+func (e *modelEntry) dueAt(t time.Time) { e.due, e.unreached, e.slept = t, false, time.Time{} }
 
 func (e *modelEntry) key() string { return string(e.id) + " " + e.lane }
 
@@ -150,6 +156,8 @@ func (m *model) settle(r *rapid.T) {
 	if rapid.Bool().Draw(r, "report") {
 		s.Reports = []queue.Submission{report}
 	}
+	s.Unreached = rapid.Bool().Draw(r, "unreached")
+	s.Wake = rapid.Bool().Draw(r, "wake")
 	e := m.entries[string(l.ID)+" "+l.Lane]
 	err := m.q.Settle(m.tb.Context(), l, s)
 	if e == nil || e.token != l.Token {
@@ -166,13 +174,30 @@ func (m *model) settle(r *rapid.T) {
 
 func (m *model) settled(e *modelEntry, s queue.Settlement) {
 	e.to = slices.DeleteFunc(e.to, func(a string) bool { return slices.Contains(s.Done, a) })
-	e.until, e.token, e.due = time.Time{}, 0, s.Next
+	e.until, e.token = time.Time{}, 0
+	e.dueAt(s.Next)
+	e.unreached = s.Unreached
 	e.attempts++
 	if len(e.to) == 0 {
 		delete(m.entries, e.key())
 	}
 	if len(s.Reports) > 0 {
 		m.reports++
+	}
+	if s.Wake {
+		m.wake(e.lane)
+	}
+}
+
+func (m *model) wake(lane string) {
+	for _, e := range m.entries {
+		if e.lane != lane || !e.unreached || e.state() != queue.Waiting {
+			continue
+		}
+		e.unreached = false
+		if now := time.Now(); e.due.After(now) {
+			e.due, e.slept = now, e.due
+		}
 	}
 }
 
@@ -225,17 +250,19 @@ func (e *modelEntry) apply(op string) bool {
 		if !e.held {
 			return false
 		}
-		e.held, e.due = false, time.Now()
+		e.held = false
+		e.dueAt(time.Now())
 	case "retry":
 		if e.held || leased {
 			return false
 		}
-		e.due = time.Now()
+		e.dueAt(time.Now())
 	case "fail":
 		if leased {
 			return false
 		}
-		e.held, e.due, e.fail = false, time.Now(), "why"
+		e.held, e.fail = false, "why"
+		e.dueAt(time.Now())
 	}
 	return true
 }
@@ -251,9 +278,19 @@ func (m *model) reopen(r *rapid.T) {
 	for _, e := range m.entries {
 		if e.token != 0 { // a lease does not survive
 			e.until, e.token = time.Time{}, 0
-			if e.due.After(time.Now()) {
-				e.due = time.Now()
-			}
+		}
+	}
+	m.forgetWakes()
+}
+
+// forgetWakes lets the queue forget that a wake made an entry due, or not: it was a hint.
+func (m *model) forgetWakes() {
+	entries, _, err := m.q.List(m.tb.Context(), queue.Filter{}, "", 0)
+	require.NoError(m, err)
+	for _, got := range entries {
+		e := m.entries[string(got.ID)+" "+got.Lane]
+		if e != nil && got.Due.Equal(e.slept) {
+			e.due, e.unreached = e.slept, true
 		}
 	}
 }
@@ -276,6 +313,9 @@ func (m *model) compare(*rapid.T) {
 		}
 		require.Equal(m, e.state(), got.State)
 		require.Equal(m, e.attempts, got.Attempts)
+		if got.State == queue.Waiting {
+			require.True(m, e.due.Equal(got.Due), "due at %v, not %v", got.Due, e.due)
+		}
 	}
 	require.Equal(m, len(m.entries), seen, "entries are lost")
 	require.Equal(m, m.reports, reports, "reports")

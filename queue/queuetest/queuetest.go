@@ -84,7 +84,10 @@ var tests = []struct {
 	{"a refused settlement enqueues no report", (*suite).noReports, false},
 	{"the history is kept and bounded", (*suite).history, false},
 	{"a pause keeps a lane, a wake frees it", (*suite).pause, false},
-	{"a wake leaves a lane alone that had no pause", (*suite).wakeWithoutPause, false},
+	{"a pause outlives the lane's last entry", (*suite).pauseOfEmptyLane, false},
+	{"a wake makes due what is unreached", (*suite).wake, false},
+	{"a wake does so after a settlement that could not be reached", (*suite).wakeAfterUnreached, false},
+	{"a person's decision ends being unreached", (*suite).wakeAfterChange, false},
 	{"a settlement can hold", (*suite).settleHold, false},
 	{"hold and release", (*suite).hold, false},
 	{"hold takes hold of a leased entry", (*suite).holdLeased, false},
@@ -95,6 +98,7 @@ var tests = []struct {
 	{"a change of everything must say so", (*suite).noFilter, false},
 	{"filters", (*suite).filters, false},
 	{"list pages", (*suite).pages, false},
+	{"pages of some", (*suite).pagesOfSome, false},
 	{"show", (*suite).show, false},
 	{"stats", (*suite).stats, false},
 	{"changes are told", (*suite).changed, false},
@@ -106,6 +110,8 @@ var tests = []struct {
 	{"state survives", (*suite).stateSurvives, true},
 	{"settlements and their reports survive", (*suite).settlementSurvives, true},
 	{"changes by people survive", (*suite).changesSurvive, true},
+	{"a wake makes due what was unreached before", (*suite).unreachedSurvives, true},
+	{"what a wake made due is due after an opening", (*suite).wokenSurvives, true},
 	{"ids are not given twice", (*suite).idsSurvive, true},
 }
 

@@ -182,6 +182,37 @@ func (s *suite) changesSurvive() {
 	assert.Equal(s, held, s.leaseOne().ID)
 }
 
+func (s *suite) unreachedSurvives() {
+	unreached, own := s.unreach()
+	s.reopen()
+	s.reopen()
+	assert.Empty(s, s.lease(5))
+	s.probe(queue.Settlement{Wake: true})
+	assert.Equal(s, unreached, s.leaseOne().ID)
+	assert.Empty(s, s.lease(5))
+	s.count(s.q.Delete(s.ctx, queue.Filter{ID: own}))
+
+	released, _ := s.unreach()
+	s.count(s.q.Retry(s.ctx, queue.Filter{ID: released}))
+	s.reopen()
+	s.count(s.q.Delete(s.ctx, queue.Filter{ID: unreached}))
+	l := s.leaseOne()
+	assert.Equal(s, released, l.ID)
+	s.settle(l, queue.Settlement{Attempt: attempt(2), Next: time.Now().Add(time.Hour)})
+	s.reopen()
+	s.probe(queue.Settlement{Wake: true})
+	assert.Empty(s, s.lease(5), "its last settlement gave a reason of its own")
+}
+
+func (s *suite) wokenSurvives() {
+	unreached, _ := s.unreach()
+	s.probe(queue.Settlement{Wake: true})
+	assert.Equal(s, unreached, s.leaseOne().ID)
+	s.reopen()
+	assert.Equal(s, unreached, s.leaseOne().ID, "an entry that was leased is due at once")
+	assert.Empty(s, s.lease(5))
+}
+
 func (s *suite) idsSurvive() {
 	last := s.enqueue("1@a.test")
 	s.done(s.leaseOne())
