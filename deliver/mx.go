@@ -32,10 +32,7 @@ func (d *Deliverer) mxTargets(ctx context.Context, domain string) ([]target, *Er
 	if strings.HasPrefix(domain, "[") {
 		return d.literalTarget(domain)
 	}
-	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(domain, "."))
-	if err != nil {
-		ascii = strings.ToLower(strings.TrimSuffix(domain, "."))
-	}
+	ascii := asciiDomain(domain)
 	records, err := d.Resolver.LookupMX(ctx, ascii)
 	if err != nil {
 		return nil, lookupError(ascii, "MX", err)
@@ -54,6 +51,47 @@ func (d *Deliverer) mxTargets(ctx context.Context, domain string) ([]target, *Er
 	return targets, nil
 }
 
+// MXHosts gives the names of a domain's MX hosts, best first and equal ones in any order, so that a Deliverer serves as the
+// MXLookup of package route. A domain has none, and no error, without MX records, with a null MX, and where it does not
+// exist: delivery itself will say so. Trouble with DNS is an error.
+func (d *Deliverer) MXHosts(ctx context.Context, domain string) ([]string, error) {
+	d.init()
+	if strings.HasPrefix(domain, "[") {
+		return nil, nil
+	}
+	records, err := d.Resolver.LookupMX(ctx, asciiDomain(domain))
+	if err != nil {
+		if e := lookupError(domain, "MX", err); e.Temporary {
+			return nil, e
+		}
+		return nil, nil
+	}
+	var hosts []string
+	for _, mx := range inOrder(records) {
+		if mx.Host != "" {
+			hosts = append(hosts, mx.Host)
+		}
+	}
+	return hosts, nil
+}
+
+// asciiDomain is a domain as DNS has it (RFC 5890, section 2.3.2.1).
+func asciiDomain(domain string) string {
+	domain = strings.TrimSuffix(domain, ".")
+	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
+		return ascii
+	}
+	return strings.ToLower(domain)
+}
+
+// inOrder sorts MX records by preference, equal ones shuffled (RFC 5321, section 5.1).
+func inOrder(records []resolve.MX) []resolve.MX {
+	records = slices.Clone(records)
+	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
+	slices.SortStableFunc(records, func(a, b resolve.MX) int { return cmp.Compare(a.Preference, b.Preference) })
+	return records
+}
+
 // chooseHosts puts MX hosts in order. Without records the domain is its own host (RFC 5321, section 5.1).
 func (d *Deliverer) chooseHosts(domain string, records []resolve.MX) ([]string, *Error) {
 	if len(records) == 0 {
@@ -62,9 +100,7 @@ func (d *Deliverer) chooseHosts(domain string, records []resolve.MX) ([]string, 
 	if len(records) == 1 && records[0].Host == "" { // RFC 7505: a lone null MX
 		return nil, permErr(StageRoute, "5.1.10", "556 the domain %s accepts no mail: it has a null MX record", domain)
 	}
-	records = slices.Clone(records)
-	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
-	slices.SortStableFunc(records, func(a, b resolve.MX) int { return cmp.Compare(a.Preference, b.Preference) })
+	records = inOrder(records)
 	var hosts []string
 	for i, mx := range records {
 		if strings.EqualFold(strings.TrimSuffix(mx.Host, "."), d.Hostname) {
