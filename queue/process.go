@@ -24,6 +24,7 @@ type attempt struct {
 	routes   []route.Route     // of each recipient
 	outcomes []deliver.Outcome // of each recipient
 	untried  []bool            // recipients that were not tried because of an outage
+	fates    []fate            // what follows for each recipient
 }
 
 // process makes the attempt of a lease and settles it.

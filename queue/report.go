@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -154,12 +155,8 @@ func (a *attempt) settled(s Settlement) {
 	if a.r.Trace.Settled != nil {
 		a.r.Trace.Settled(*l, a.outcomes, s)
 	}
-	gone := make(map[string]bool, len(s.Done))
-	for _, address := range s.Done {
-		gone[address] = true
-	}
-	for i := range a.outcomes {
-		a.tell(&a.outcomes[i], gone[l.Envelope.To[i].Address], &s)
+	for i, f := range a.fates {
+		a.tell(&a.outcomes[i], f, &s)
 	}
 	for i := range s.Reports {
 		a.r.Logger.Info("a report is on its way", "id", l.ID, "to", s.Reports[i].Envelope.To[0].Address)
@@ -167,18 +164,22 @@ func (a *attempt) settled(s Settlement) {
 }
 
 // tell logs what follows for one recipient. What has arrived is told by the Deliverer.
-func (a *attempt) tell(o *deliver.Outcome, gone bool, s *Settlement) {
-	level := logLevel(o)
+func (a *attempt) tell(o *deliver.Outcome, f fate, s *Settlement) {
+	level, text := logLevel(o), ""
 	attrs := []any{"id", a.lease.ID, "sender", a.lease.Envelope.From, "outcome", o}
 	switch {
-	case o.Result.Success():
-	case gone && len(s.Reports) == 0 && o.Result != deliver.Discarded:
-		a.r.Logger.Warn("mail failed, and there is nobody to tell", attrs...)
-	case gone:
-		a.r.Logger.Log(a.ctx, level, "mail failed for good", attrs...)
+	case f == done && o.Result.Success(), a.interrupted(o):
+		return
+	case f == done:
+		text = "mail is discarded, as the route says"
+	case f == fails:
+		text = "mail failed for good"
+	case f == lost:
+		level, text = slog.LevelWarn, "mail failed, and there is nobody to tell"
 	case s.Hold != "":
-		a.r.Logger.Log(a.ctx, level, "mail is held", append(attrs, "why", s.Hold)...)
-	case !a.interrupted(o):
-		a.r.Logger.Log(a.ctx, level, "mail waits", append(attrs, "next", s.Next)...)
+		text, attrs = "mail is held", append(attrs, "why", s.Hold)
+	default:
+		text, attrs = "mail waits", append(attrs, "next", s.Next)
 	}
+	a.r.Logger.Log(a.ctx, level, text, attrs...)
 }

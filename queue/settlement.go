@@ -21,8 +21,8 @@ const (
 	heldBack             // the route holds it
 )
 
-// fates decides what follows from the outcomes.
-func (a *attempt) fates(now time.Time) []fate {
+// decideFates decides what follows from the outcomes.
+func (a *attempt) decideFates(now time.Time) []fate {
 	expired := !now.Before(a.r.Schedule.expires(a.lease.Accepted))
 	fates := make([]fate, len(a.outcomes))
 	for i := range a.outcomes {
@@ -57,12 +57,12 @@ func (a *attempt) interrupted(o *deliver.Outcome) bool {
 // settlement makes of the outcomes what is to be recorded.
 func (a *attempt) settlement() Settlement {
 	now := time.Now()
-	fates := a.fates(now)
+	a.fates = a.decideFates(now)
 	s := Settlement{Attempt: a.history(now)}
 	var report []dsn.Recipient
 	counts := [heldBack + 1]int{}
 	cut := 0
-	for i, f := range fates {
+	for i, f := range a.fates {
 		to := &a.lease.Envelope.To[i]
 		o := &a.outcomes[i]
 		if f == waits && a.interrupted(o) {
@@ -83,28 +83,28 @@ func (a *attempt) settlement() Settlement {
 	case cut > 0 && cut == counts[waits] && len(s.Done) == 0:
 		return Settlement{} // put back as it was, due at once
 	case counts[waits] > 0:
-		s.Next, s.Unreached, s.Pause = a.again(fates, now)
+		s.Next, s.Unreached, s.Pause = a.again(now)
 	case counts[heldBack] > 0:
 		s.Hold = "the route says hold"
 	case counts[lost] > 0 && a.r.KeepUnreported:
-		s.Hold = "it failed, and there is nobody to tell: " + a.whyLost(fates)
+		s.Hold = "it failed, and there is nobody to tell: " + a.whyLost()
 	}
-	a.learn(&s, fates, now)
+	a.learn(&s, now)
 	if len(report) > 0 {
 		a.addReport(&s, report)
 	}
 	return s
 }
 
-func (a *attempt) whyLost(fates []fate) string {
-	return a.outcomes[slices.Index(fates, lost)].String()
+func (a *attempt) whyLost() string {
+	return a.outcomes[slices.Index(a.fates, lost)].String()
 }
 
 // again is when the recipients that wait are tried: at the earliest time that one of them asks for. unreached says that
 // all of them wait because of the destination, and pause for how long all of the lane waits.
-func (a *attempt) again(fates []fate, now time.Time) (next time.Time, unreached bool, pause time.Duration) {
+func (a *attempt) again(now time.Time) (next time.Time, unreached bool, pause time.Duration) {
 	unreached = true
-	for i, f := range fates {
+	for i, f := range a.fates {
 		if f != waits {
 			continue
 		}
@@ -143,8 +143,8 @@ func unreachable(o *deliver.Outcome) bool {
 }
 
 // learn notes what the attempt says about the lane, for the attempts that follow.
-func (a *attempt) learn(s *Settlement, fates []fate, now time.Time) {
-	success, trouble, nobody := false, false, len(fates) > 0
+func (a *attempt) learn(s *Settlement, now time.Time) {
+	success, trouble, nobody := false, false, len(a.fates) > 0
 	for i := range a.outcomes {
 		o := &a.outcomes[i]
 		success = success || o.Result.Success()
@@ -154,8 +154,8 @@ func (a *attempt) learn(s *Settlement, fates []fate, now time.Time) {
 		}
 		down := unreachable(o)
 		nobody = nobody && down
-		trouble = trouble || (fates[i] == waits && ofDestination(o))
-		if down && fates[i] == waits {
+		trouble = trouble || (a.fates[i] == waits && ofDestination(o))
+		if down && a.fates[i] == waits {
 			a.r.down.begin(destination(a.routes[i], a.lease.Lane), o, s.Next.Sub(now))
 		} else if o.Stage != deliver.StageRoute {
 			a.r.down.end(destination(a.routes[i], a.lease.Lane))
