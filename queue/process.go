@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ type attempt struct {
 	ctx   context.Context // ends with AttemptTime, or when the Runner is told to put everything back
 
 	routes   []route.Route     // of each recipient
+	ways     []string          // the routes as text: alike where mail goes the same way
 	outcomes []deliver.Outcome // of each recipient
 	untried  []bool            // recipients that were not tried because of an outage
 	fates    []fate            // what follows for each recipient
@@ -32,7 +34,7 @@ func (r *Runner) process(l Lease) {
 	ctx, cancel := context.WithTimeout(r.work, r.AttemptTime)
 	defer cancel()
 	n := len(l.Envelope.To)
-	a := &attempt{r: r, lease: &l, ctx: ctx, routes: make([]route.Route, n), outcomes: make([]deliver.Outcome, n), untried: make([]bool, n)}
+	a := &attempt{r: r, lease: &l, ctx: ctx, routes: make([]route.Route, n), ways: make([]string, n), outcomes: make([]deliver.Outcome, n), untried: make([]bool, n)}
 	a.decide()
 	a.settle()
 }
@@ -91,12 +93,11 @@ func (a *attempt) group() (groups [][]int) {
 			a.r.Logger.Error("no route could be found now", "id", a.lease.ID, "recipient", to.Address, "error", err)
 			continue
 		}
-		a.routes[i] = rt
-		key := rt.String()
-		g, ok := index[key]
+		a.routes[i], a.ways[i] = rt, rt.String()
+		g, ok := index[a.ways[i]]
 		if !ok {
 			g = len(groups)
-			index[key] = g
+			index[a.ways[i]] = g
 			groups = append(groups, nil)
 		}
 		groups[g] = append(groups[g], i)
@@ -104,18 +105,18 @@ func (a *attempt) group() (groups [][]int) {
 	return groups
 }
 
-// destination names what an outage is about: the domain where mail goes direct, and nothing but the route where it names
-// a smarthost.
-func destination(rt route.Route, lane string) string {
-	if len(rt.Hops) > 0 && rt.Hops[0].Kind == route.Smarthost {
-		return rt.String()
+// destination names what an outage of a recipient's route is about: the domain where mail goes direct, and nothing but the
+// route where it names a smarthost.
+func (a *attempt) destination(i int) string {
+	if hops := a.routes[i].Hops; len(hops) > 0 && hops[0].Kind == route.Smarthost {
+		return a.ways[i]
 	}
-	return lane + " " + rt.String()
+	return a.lease.Lane + " " + a.ways[i]
 }
 
 func (a *attempt) deliverGroup(group []int) {
 	rt := a.routes[group[0]]
-	if known, ok := a.r.down.during(destination(rt, a.lease.Lane), time.Now()); ok {
+	if known, ok := a.r.down.during(a.destination(group[0]), time.Now()); ok {
 		for _, i := range group {
 			a.outcomes[i], a.untried[i] = known, true
 			a.outcomes[i].Recipient, a.outcomes[i].Route = a.lease.Envelope.To[i].Address, rt
@@ -195,17 +196,15 @@ func (a *attempt) settle() {
 	}
 }
 
-// routeText is the routes of an attempt in its history: as the routing file writes them.
-func routeText(routes []route.Route) string {
-	var texts []string
-	seen := map[string]bool{}
-	for _, rt := range routes {
-		if t := rt.String(); t != "" && !seen[t] {
-			seen[t] = true
-			texts = append(texts, t)
+// waysText is the ways of an attempt in its history: the routes as the routing file writes them.
+func waysText(ways []string) string {
+	var distinct []string
+	for _, way := range ways {
+		if way != "" && !slices.Contains(distinct, way) {
+			distinct = append(distinct, way)
 		}
 	}
-	return strings.Join(texts, "; ")
+	return strings.Join(distinct, "; ")
 }
 
 // logLevel is how loud an outcome is told.

@@ -55,15 +55,15 @@ func (r *Runner) moved(ctx context.Context, e *Info) bool {
 	if e.Last.Time.IsZero() {
 		return false
 	}
-	routes := make([]route.Route, len(e.To))
+	ways := make([]string, len(e.To))
 	for i, to := range e.To {
 		rt, err := r.Router.Route(ctx, route.Query{Sender: e.From, Recipient: to.Address})
 		if err != nil {
 			return false
 		}
-		routes[i] = rt
+		ways[i] = rt.String()
 	}
-	return routeText(routes) != e.Last.Route || routeTrouble(&e.Last)
+	return waysText(ways) != e.Last.Route || routeTrouble(&e.Last)
 }
 
 // routeTrouble reports whether a try ended in trouble with its route: a login or the lookup of a smarthost. New routes may

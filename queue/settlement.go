@@ -58,7 +58,7 @@ func (a *attempt) interrupted(o *deliver.Outcome) bool {
 func (a *attempt) settlement() Settlement {
 	now := time.Now()
 	a.fates = a.decideFates(now)
-	s := Settlement{Attempt: a.history(now)}
+	s := Settlement{}
 	var report []dsn.Recipient
 	counts := [heldBack + 1]int{}
 	cut := 0
@@ -88,6 +88,9 @@ func (a *attempt) settlement() Settlement {
 		s.Hold = "the route says hold"
 	case counts[lost] > 0 && a.r.KeepUnreported:
 		s.Hold = "it failed, and there is nobody to tell: " + a.whyLost()
+	}
+	if len(s.Done) < len(a.fates) {
+		s.Attempt = a.history(now) // of what ends here nobody will read one
 	}
 	a.learn(&s, now)
 	if len(report) > 0 {
@@ -156,9 +159,9 @@ func (a *attempt) learn(s *Settlement, now time.Time) {
 		nobody = nobody && down
 		trouble = trouble || (a.fates[i] == waits && ofDestination(o))
 		if down && a.fates[i] == waits {
-			a.r.down.begin(destination(a.routes[i], a.lease.Lane), o, s.Next.Sub(now))
+			a.r.down.begin(a.destination(i), o, s.Next.Sub(now))
 		} else if o.Stage != deliver.StageRoute {
-			a.r.down.end(destination(a.routes[i], a.lease.Lane))
+			a.r.down.end(a.destination(i))
 		}
 	}
 	switch {
@@ -171,7 +174,7 @@ func (a *attempt) learn(s *Settlement, now time.Time) {
 
 // history is what the attempt leaves behind.
 func (a *attempt) history(now time.Time) Attempt {
-	h := Attempt{Time: now, Route: routeText(a.routes), Results: make([]AttemptResult, len(a.outcomes))}
+	h := Attempt{Time: now, Route: waysText(a.ways), Results: make([]AttemptResult, len(a.outcomes))}
 	for i := range a.outcomes {
 		o := &a.outcomes[i]
 		r := AttemptResult{
