@@ -96,8 +96,8 @@ func (x *Index) add(m Message) {
 // take takes a message out of the index, whose entries are out of it already.
 func (x *Index) take(m *message) {
 	delete(x.messages, m.ID)
-	x.order.remove(m)
 	x.bytes -= m.Size
+	x.order.remove(m)
 }
 
 func newEntries(m Message) []Entry {

@@ -48,6 +48,13 @@ func (s *suite) retry() {
 	s.settle(s.leaseOne(), queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour), Pause: time.Hour})
 	assert.Equal(s, 1, s.count(s.q.Retry(s.ctx, queue.Filter{Recipient: "1@A.test"})))
 	assert.Equal(s, 1, s.leaseOne().Attempts)
+
+	later := s.enqueue("2@b.test")
+	s.settle(s.leaseOne(), queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour), Pause: time.Hour})
+	s.enqueue("3@b.test")
+	time.Sleep(time.Minute)
+	assert.Equal(s, 1, s.count(s.q.Retry(s.ctx, queue.Filter{ID: later})))
+	assert.Equal(s, []string{"b.test", "b.test"}, laneNames(s.lease(5)), "the pause ends for those that are due anyway, too")
 }
 
 func (s *suite) fail() {

@@ -140,13 +140,24 @@ func (s *suite) pauseOfEmptyLane() {
 		time.Sleep(time.Hour)
 		s.done(s.leaseOne())
 	}
+	s.enqueue("1@a.test")
+	s.enqueue("2@a.test")
+	first, second := s.leaseOne(), s.leaseOne()
+	s.settle(first, queue.Settlement{Done: addresses(first), Pause: time.Hour})
+	s.settle(second, queue.Settlement{Done: addresses(second), Wake: true})
+	s.enqueue("3@a.test")
+	s.done(s.leaseOne()) // the wake has ended the pause, though nothing was there to wake
 }
 
 // unreach gives two waiting entries of a lane: one that waits because of the destination, one with a reason of its own.
 func (s *suite) unreach() (unreached, own queue.ID) {
 	unreached, own = s.enqueue("unreached@a.test"), s.enqueue("own@a.test")
 	for _, l := range s.lease(2) {
-		s.settle(l, queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour), Unreached: l.ID == unreached})
+		st := queue.Settlement{Attempt: attempt(1), Next: time.Now().Add(time.Hour)}
+		if l.ID == unreached {
+			st.Next, st.Unreached = time.Now().Add(2*time.Hour), true
+		}
+		s.settle(l, st)
 	}
 	return unreached, own
 }

@@ -36,6 +36,9 @@ func (s *suite) settleAll() {
 	assert.ErrorIs(s, err, queue.ErrNotFound)
 	_, err = s.q.Show(s.ctx, id)
 	assert.ErrorIs(s, err, queue.ErrNotFound)
+	stats, err := s.q.Stats(s.ctx)
+	require.NoError(s, err)
+	assert.Equal(s, queue.Stats{}, stats, "nothing counts any more")
 }
 
 var report = queue.Submission{
