@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What one connection may hold in memory, and how long its end may take.
+const (
+	inputSize  = 8 << 10         // octets read at once
+	outputSize = 4 << 10         // octets of replies that wait for company
+	writeTime  = time.Minute     // for a client to take its replies
+	lingerTime = 2 * time.Second // for a client to read the last one
+	lingerMost = 1 << 20         // octets that it may still send meanwhile
+)
+
+var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
+
+// A conn is a client's connection as go-smtp sees it. It does what go-smtp leaves to its host: every wait has a limit,
+// replies to pipelined commands leave together, and commands come one at a time, so that the session can see each one
+// as it was sent (go-smtp takes the quotes off local parts). Reads and writes come from one goroutine.
+type conn struct {
+	net.Conn
+	list   *listener
+	class  *class
+	client netip.Addr
+	born   time.Time
+
+	buf   *[inputSize]byte
+	in    []byte      // the part of buf that was read and not handed on
+	line  []byte      // the command that go-smtp works on, valid until the next Read
+	mid   bool        // what was handed on last did not end its line
+	chunk int64       // octets of a BDAT chunk that are still to come
+	esmtp bool        // the client said EHLO, not HELO
+	owed  []byte      // what go-smtp has to read before anything else
+	last  atomic.Bool // the next reply is the last one
+	gone  bool        // nothing more can be read
+	out   []byte      // replies that were not sent yet
+
+	mu      sync.Mutex
+	bye     string    // guarded by mu: why it is to end as soon as no message is coming in, as a reply
+	waiting time.Time // guarded by mu: since when it waits for a command; zero while it does not
+	open    bool      // guarded by mu: a transaction is open
+	coming  int       // guarded by mu: messages coming in; 2 for a moment after a BDAT was broken off
+	mails   int       // guarded by mu: messages taken
+}
+
+// Read gives go-smtp one command, or as much of it as p holds; of a BDAT chunk all that is there.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.owed) > 0 {
+		n := copy(p, c.owed)
+		c.owed = c.owed[n:]
+		return n, nil
+	}
+	if c.last.Load() || c.gone {
+		return 0, c.hangUp()
+	}
+	if c.chunk > 0 {
+		return c.readChunk(p)
+	}
+	end := bytes.IndexByte(c.in, '\n') + 1
+	for end == 0 && len(c.in) < inputSize {
+		if err := c.fill(); err != nil {
+			return 0, c.lost(err)
+		}
+		end = bytes.IndexByte(c.in, '\n') + 1
+	}
+	if bye := c.farewell(); bye != "" { // what is pipelined behind it does not count
+		return 0, c.lost(errEnded)
+	}
+	if end == 0 {
+		end = len(c.in) // a line without end: go-smtp has a limit for those
+	}
+	n := copy(p, c.in[:end])
+	c.line, c.in = c.in[:n], c.in[n:]
+	if !c.mid {
+		c.notice()
+	}
+	c.mid = c.line[n-1] != '\n'
+	return n, nil
+}
+
+func (c *conn) readChunk(p []byte) (int, error) {
+	if len(c.in) == 0 {
+		if err := c.fill(); err != nil {
+			return 0, c.lost(err)
+		}
+	}
+	n := copy(p[:min(int64(len(p)), c.chunk)], c.in)
+	c.in = c.in[n:]
+	c.chunk -= int64(n)
+	return n, nil
+}
+
+// notice reads from a command what go-smtp does not tell a session.
+func (c *conn) notice() {
+	if len(c.line) < 5 {
+		return
+	}
+	switch verb, rest := string(bytes.ToUpper(c.line[:5])), bytes.Fields(c.line[5:]); verb {
+	case "EHLO ":
+		c.esmtp = true
+	case "HELO ":
+		c.esmtp = false
+	case "BDAT ": // the chunk follows whatever the answer, if the command can be read at all (RFC 3030, section 2)
+		if len(rest) == 1 || (len(rest) == 2 && bytes.EqualFold(rest[1], []byte("LAST"))) {
+			n, err := strconv.ParseUint(string(rest[0]), 10, 32)
+			if err == nil {
+				c.chunk = int64(n)
+			}
+		}
+	}
+}
+
+// errEnded is why a read fails when the relay wants the connection to end.
+var errEnded = errors.New("the relay ends this connection")
+
+// fill reads more behind what was read. Replies that wait are sent before, because the client may wait for them.
+func (c *conn) fill() error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	n := copy(c.buf[:], c.in)
+	c.in, c.line = c.buf[:n], nil
+	if err := c.await(); err != nil {
+		return err
+	}
+	k, err := c.Conn.Read(c.buf[n:])
+	c.mu.Lock()
+	c.waiting = time.Time{}
+	c.mu.Unlock()
+	c.in = c.buf[:n+k]
+	if k > 0 {
+		return nil
+	}
+	return err
+}
+
+// await sets the limit of the next read.
+func (c *conn) await() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bye != "" && c.coming == 0 {
+		return errEnded
+	}
+	now := time.Now()
+	limit := now.Add(c.class.idle)
+	if end := c.born.Add(c.class.life); c.class.life > 0 && end.Before(limit) {
+		limit = end
+	}
+	if c.coming == 0 {
+		c.waiting = now
+	}
+	return c.SetReadDeadline(limit)
+}
+
+// lost ends the connection after a failed read: go-smtp is told that the client has gone, and the client why.
+func (c *conn) lost(err error) error {
+	c.gone = true
+	if bye := c.farewell(); bye != "" {
+		c.say(bye)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.say("421 4.4.2 " + c.list.name + " has waited long enough for a command; closing the connection\r\n")
+	}
+	c.flush()
+	return io.EOF
+}
+
+func (c *conn) say(reply string) { c.out = append(c.out, reply...) }
+
+// farewell is the reply with which the relay wants to end the connection, "" while it does not.
+func (c *conn) farewell() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bye
+}
+
+// hangUp ends the connection such that the client can still read the last reply: closing it while the client sends would
+// reset it.
+func (c *conn) hangUp() error {
+	if c.gone || c.flush() != nil {
+		return io.EOF
+	}
+	c.gone = true
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		c.SetReadDeadline(time.Now().Add(lingerTime))
+		io.Copy(io.Discard, io.LimitReader(c.Conn, lingerMost))
+	}
+	return io.EOF
+}
+
+// Write keeps a reply until the client has to answer it.
+func (c *conn) Write(p []byte) (int, error) {
+	c.out = append(c.out, p...)
+	if len(c.out) < outputSize {
+		return len(p), nil
+	}
+	return len(p), c.flush()
+}
+
+func (c *conn) flush() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	c.SetWriteDeadline(time.Now().Add(writeTime))
+	_, err := c.Conn.Write(c.out)
+	c.out = c.out[:0]
+	return err
+}
+
+// Close sends what was said and gives the slot back.
+func (c *conn) Close() error {
+	if !c.list.leave(c) {
+		return net.ErrClosed
+	}
+	c.flush()
+	c.gone = true
+	inputs.Put(c.buf)
+	c.in, c.line = nil, nil
+	return c.Conn.Close()
+}
+
+// end makes the connection end with a reply, now or when the message that is coming in is complete.
+func (c *conn) end(reply string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bye == "" {
+		c.bye = reply
+	}
+	if c.coming == 0 {
+		c.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// transaction notes that a transaction was opened or closed.
+func (c *conn) transaction(open bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open = open
+}
+
+// messageBegins notes that a message is coming in.
+func (c *conn) messageBegins() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.coming++
+}
+
+// messageEnds notes that it is no longer, and whether it was taken.
+func (c *conn) messageEnds(taken bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.coming--
+	if taken {
+		c.mails++
+	}
+}
+
+// idle is how long the connection has been of no use, 0 where it is at work. One that has brought mail before is given
+// a moment before it counts as idle.
+func (c *conn) idle(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting.IsZero() || c.open || c.coming > 0 || c.bye != "" {
+		return 0
+	}
+	idle := now.Sub(c.waiting)
+	if c.mails > 0 && idle < restTime {
+		return 0
+	}
+	return max(idle, 1)
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/queue"
+)
+
+// metrics are what /metrics tells. They live in a registry of their own, not in Prometheus' global one.
+type metrics struct {
+	registry *prometheus.Registry
+	sessions *prometheus.CounterVec // by class of client
+	accepted prometheus.Counter
+	bytes    prometheus.Counter
+	refused  *prometheus.CounterVec // by reason
+	attempts *prometheus.CounterVec // by result
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		sessions: counters("relayd_sessions_total", "Connections that got a slot.", "client"),
+		accepted: counter("relayd_accepted_messages_total", "Messages answered with 250."),
+		bytes:    counter("relayd_accepted_bytes_total", "Octets of the messages answered with 250."),
+		refused:  counters("relayd_refused_total", "Connections, commands and messages refused.", "reason"),
+		attempts: counters("relayd_attempts_total", "Delivery attempts, each recipient counted.", "result"),
+	}
+	m.registry.MustRegister(m.sessions, m.accepted, m.bytes, m.refused, m.attempts,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, r := range []deliver.Result{deliver.Delivered, deliver.Relayed, deliver.TempFail, deliver.PermFail, deliver.Held, deliver.Discarded} {
+		m.attempts.WithLabelValues(r.String())
+	}
+	return m
+}
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+func counters(name, help, label string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+}
+
+// outcome is a hook of deliver.Trace.
+func (m *metrics) outcome(_ *deliver.Message, o deliver.Outcome) {
+	m.attempts.WithLabelValues(o.Result.String()).Inc()
+}
+
+// A gaugeCollector asks for the state of the relay when it is scraped, instead of keeping count.
+type gaugeCollector struct {
+	queue interface {
+		Stats(ctx context.Context) (queue.Stats, error)
+	}
+	open func() map[string]int // connections by class of client
+}
+
+var (
+	messagesDesc = prometheus.NewDesc("relayd_queue_messages", "Messages in the queue.", nil, nil)
+	entriesDesc  = prometheus.NewDesc("relayd_queue_entries", "Entries of the queue (one message, one recipient domain).", []string{"state"}, nil)
+	lanesDesc    = prometheus.NewDesc("relayd_queue_lanes", "Recipient domains with mail in the queue.", nil, nil)
+	bytesDesc    = prometheus.NewDesc("relayd_queue_bytes", "Octets of the messages in the queue.", nil, nil)
+	oldestDesc   = prometheus.NewDesc("relayd_queue_oldest_seconds", "Age of the oldest message in the queue; 0 where it is empty.", nil, nil)
+	openDesc     = prometheus.NewDesc("relayd_sessions", "Connections that are open.", []string{"client"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (g gaugeCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(g, ch) }
+
+// Collect implements prometheus.Collector.
+func (g gaugeCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
+	}
+	for class, n := range g.open() {
+		gauge(openDesc, float64(n), class)
+	}
+	s, err := g.queue.Stats(context.Background())
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(messagesDesc, err)
+		return
+	}
+	gauge(messagesDesc, float64(s.Messages))
+	gauge(entriesDesc, float64(s.Waiting), string(queue.Waiting))
+	gauge(entriesDesc, float64(s.Leased), string(queue.Leased))
+	gauge(entriesDesc, float64(s.Held), string(queue.Held))
+	gauge(lanesDesc, float64(s.Lanes))
+	gauge(bytesDesc, float64(s.Bytes))
+	age := 0.0
+	if !s.Oldest.IsZero() {
+		age = time.Since(s.Oldest).Seconds()
+	}
+	gauge(oldestDesc, age)
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/deliver/resolve"
+	"github.com/sortie-mail/sortie/queue"
+	"github.com/sortie-mail/sortie/queue/disk"
+	"github.com/sortie-mail/sortie/queue/memory"
+	"github.com/sortie-mail/sortie/route"
+)
+
+// A relay is the whole: go-smtp in front, and behind it queue → runner → routes → deliverer.
+type relay struct {
+	opts    *options
+	log     *slog.Logger
+	files   []*logFile
+	metrics *metrics
+
+	listener *listener
+	server   *smtp.Server
+	console  *http.Server // nil without -console
+	web      net.Listener
+
+	queue     mailQueue
+	routes    *route.Reloader // nil without -routes
+	runner    *queue.Runner
+	deliverer *deliver.Deliverer
+}
+
+// A mailQueue keeps mail and lets people look into it.
+type mailQueue interface {
+	queue.Queue
+	queue.Inspector
+}
+
+// newRelay opens everything that may fail, the queue last: whatever else is wrong is said before anything is touched.
+func newRelay(o *options) (r *relay, err error) {
+	r = &relay{opts: o, metrics: newMetrics()}
+	defer func() {
+		if err != nil {
+			r.closeFiles()
+			r.closeListeners()
+		}
+	}()
+	transcript, err := r.openLogs()
+	if err != nil {
+		return r, err
+	}
+	r.deliverer = newDeliverer(o, r.log, transcript, r.metrics)
+	if o.routes != "" {
+		if r.routes, err = route.NewReloader(o.routes, r.deliverer); err != nil {
+			return r, err
+		}
+	}
+	if err := r.listen(); err != nil {
+		return r, err
+	}
+	if r.queue, err = openQueue(o, r.log); err != nil {
+		return r, err
+	}
+	r.wire()
+	return r, nil
+}
+
+// openLogs opens the log and the transcript, which is nil where none is wanted.
+func (r *relay) openLogs() (deliver.Transcript, error) {
+	file, err := openLogFile(r.opts.logFile)
+	if err != nil {
+		return nil, err
+	}
+	r.files = append(r.files, file)
+	r.log = slog.New(slog.NewJSONHandler(file, nil))
+	if r.opts.transcript == "" {
+		return nil, nil
+	}
+	if file, err = openLogFile(r.opts.transcript); err != nil {
+		return nil, err
+	}
+	r.files = append(r.files, file)
+	return deliver.NewTranscript(file), nil
+}
+
+func newDeliverer(o *options, log *slog.Logger, transcript deliver.Transcript, m *metrics) *deliver.Deliverer {
+	d := &deliver.Deliverer{
+		Hostname: o.hostname, Port: o.smtpPort, AllowPrivate: o.allowLoopback, Resolver: &resolve.Resolver{Logger: log},
+		Logger: log, Transcript: transcript, Trace: &deliver.Trace{Outcome: m.outcome},
+	}
+	if o.dns != "" {
+		d.Resolver = &resolve.Resolver{Servers: []string{o.dns}, Logger: log}
+	}
+	if o.roots != nil {
+		d.TLS = &tls.Config{RootCAs: o.roots}
+	}
+	return d
+}
+
+func (r *relay) listen() error {
+	l, err := net.Listen("tcp", r.opts.listen)
+	if err != nil {
+		return fmt.Errorf("-listen: %w", err)
+	}
+	r.listener = newListener(l, r.opts, r.log, r.metrics)
+	if r.opts.console == "" {
+		return nil
+	}
+	if r.web, err = net.Listen("tcp", r.opts.console); err != nil {
+		return fmt.Errorf("-console: %w", err)
+	}
+	return nil
+}
+
+// memoryMost is how much a queue in memory may hold.
+const memoryMost = 1 << 30
+
+func openQueue(o *options, log *slog.Logger) (mailQueue, error) {
+	kind, rest, _ := strings.Cut(o.queueURL, ":")
+	switch kind {
+	case "":
+		return disk.Options{Logger: log}.Open(o.spool)
+	case "disk":
+		return disk.Options{Logger: log}.Open(rest)
+	}
+	q := memory.New()
+	q.MaxBytes = memoryMost
+	return q, nil
+}
+
+// wire puts the parts together.
+func (r *relay) wire() {
+	r.runner = &queue.Runner{
+		Queue: r.queue, Deliverer: r.deliverer, Hostname: r.opts.hostname, Schedule: r.opts.schedule, Logger: r.log,
+	}
+	if r.routes != nil {
+		r.runner.Router = r.routes
+		r.routes.Logger = r.log
+		r.routes.OnChange = func(*route.Table) { r.reroute() }
+	}
+	r.server = newServer(&front{opts: r.opts, queue: r.queue, log: r.log, metrics: r.metrics})
+	r.metrics.registry.MustRegister(gaugeCollector{r.queue, r.listener.counts})
+	if r.web != nil {
+		r.console = newConsole(r)
+	}
+}
+
+// reroute lets waiting mail take the new routes now.
+func (r *relay) reroute() {
+	freed, err := r.runner.Reroute(context.Background())
+	if err != nil {
+		r.log.Error("waiting mail takes the new routes only when its time comes", "error", err)
+		return
+	}
+	r.log.Info("waiting mail takes the new routes", "freed", freed)
+}
+
+// run works until ctx ends, and then stops within stopTime.
+func (r *relay) run(ctx context.Context) error {
+	r.log.Info("relayd takes mail", "listen", r.listener.Addr().String(), "hostname", r.opts.hostname)
+	failed := make(chan error, 3)
+	go func() { failed <- r.runner.Run(context.Background()) }()
+	go func() { failed <- r.server.Serve(r.listener) }()
+	if r.console != nil {
+		r.log.Info("the console answers", "listen", r.web.Addr().String())
+		go func() { failed <- r.console.Serve(r.web) }()
+	}
+	watch, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	if r.routes != nil {
+		go r.routes.Run(watch)
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+		r.log.Info("relayd stops")
+	case err = <-failed:
+		r.log.Error("relayd stops, because a part of it failed", "error", err)
+	}
+	stopWatching()
+	return errors.Join(err, r.stop())
+}
+
+// How long stopping may take: what is under way has finishTime to end by itself.
+const (
+	finishTime = 7 * time.Second
+	cutTime    = time.Second
+)
+
+// stop takes nothing more, finishes what is under way or puts it back, and closes everything.
+func (r *relay) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), finishTime)
+	defer cancel()
+	sessions, attempts := make(chan struct{}), make(chan struct{})
+	go func() { defer close(sessions); r.server.Shutdown(context.Background()) }()
+	go func() { defer close(attempts); r.runner.Shutdown(ctx) }()
+	r.listener.shutDown()
+	select {
+	case <-sessions:
+	case <-ctx.Done():
+		r.listener.cut()
+		select {
+		case <-sessions:
+		case <-time.After(cutTime):
+			r.log.Warn("a session did not end")
+		}
+	}
+	<-attempts
+	err := r.queue.Close()
+	r.deliverer.Close()
+	if r.console != nil {
+		r.console.Close()
+	}
+	r.log.Info("relayd has stopped")
+	r.closeFiles()
+	return err
+}
+
+// reload is what SIGHUP asks for.
+func (r *relay) reload() {
+	for _, f := range r.files {
+		if err := f.reopen(); err != nil {
+			r.log.Error("a log file stays as it is", "error", err)
+		}
+	}
+	if r.routes == nil {
+		return
+	}
+	if err := r.routes.Reload(); err != nil {
+		r.log.Error("the new routes are broken, the old ones stay in force", "error", err)
+	}
+}
+
+func (r *relay) closeFiles() {
+	for _, f := range r.files {
+		f.close()
+	}
+}
+
+func (r *relay) closeListeners() {
+	if r.listener != nil {
+		r.listener.Close()
+	}
+	if r.web != nil {
+		r.web.Close()
+	}
+}
