@@ -3,13 +3,8 @@ package deliver
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"errors"
 	"io"
-	"net"
-	"os"
 	"sync"
-	"time"
 )
 
 // chunk is how much of a message is in memory at once.
@@ -23,22 +18,29 @@ type readError struct{ err error }
 func (e *readError) Error() string { return e.err.Error() }
 func (e *readError) Unwrap() error { return e.err }
 
+// maxEmptyReads is how often a body may give nothing in a row, and no error, before it is given up.
+const maxEmptyReads = 100
+
 // copyBody sends the message without the dot that ends it, and returns how many octets it read. The host has
-// Timeouts.Block for each chunk.
-func (t *transaction) copyBody(ctx context.Context) (n int64, err error) {
+// Timeouts.Block for each block.
+func (t *transaction) copyBody(body io.Reader) (n int64, err error) {
 	buf := chunks.Get().(*[chunk]byte)
 	defer chunks.Put(buf)
 	w := dotWriter{w: t.s.w, start: true}
-	for {
-		k, readErr := t.body.Read(buf[:])
+	for empty := 0; ; {
+		k, readErr := body.Read(buf[:])
+		if empty++; k > 0 {
+			empty = 0
+		}
+		if empty > maxEmptyReads {
+			return n, &readError{io.ErrNoProgress}
+		}
 		n += int64(k)
-		if k > 0 {
-			if err := t.s.within(ctx, t.d.Timeouts.Block); err != nil {
-				return n, err
-			}
-			if err := w.write(buf[:k]); err != nil {
-				return n, err
-			}
+		if err := t.s.within(t.d.set.timeouts.Block); err != nil {
+			return n, err
+		}
+		if err := w.write(buf[:k]); err != nil {
+			return n, err
 		}
 		if readErr == io.EOF {
 			return n, w.end()
@@ -60,23 +62,44 @@ type dotWriter struct {
 
 func (d *dotWriter) write(p []byte) error {
 	for len(p) > 0 {
-		i := bytes.IndexAny(p, "\r\n")
-		if i != 0 {
-			text := p
-			if i > 0 {
-				text = p[:i]
-			}
-			if err := d.text(text); err != nil {
+		line := p
+		if i := bytes.IndexByte(p, '\n'); i >= 0 {
+			line = p[:i+1]
+		}
+		if err := d.line(line); err != nil {
+			return err
+		}
+		p = p[len(line):]
+	}
+	return nil
+}
+
+// line writes a line that ends in LF, or the beginning of one.
+func (d *dotWriter) line(p []byte) error {
+	cr := bytes.IndexByte(p, '\r')
+	if d.crs == 0 && cr >= 0 && cr == len(p)-2 { // what nearly all lines are
+		d.stuff(p[0])
+		d.start = true
+		_, err := d.w.Write(p)
+		return err
+	}
+	for len(p) > 0 {
+		n := bytes.IndexAny(p, "\r\n")
+		if n < 0 {
+			n = len(p)
+		}
+		if n > 0 {
+			if err := d.text(p[:n]); err != nil {
 				return err
 			}
-			p = p[len(text):]
+			p = p[n:]
 			continue
 		}
 		if p[0] == '\r' {
 			d.crs++
 		} else {
 			d.crs = 0 // those before LF are of its line end
-			d.line()
+			d.newline()
 		}
 		p = p[1:]
 	}
@@ -86,22 +109,27 @@ func (d *dotWriter) write(p []byte) error {
 // text writes what has no CR or LF in it.
 func (d *dotWriter) text(p []byte) error {
 	d.flushCRs()
-	if d.start && p[0] == '.' {
-		d.w.WriteByte('.')
-	}
+	d.stuff(p[0])
 	d.start = false
 	_, err := d.w.Write(p)
 	return err
 }
 
-// flushCRs makes a line end of each CR that stood alone.
-func (d *dotWriter) flushCRs() {
-	for ; d.crs > 0; d.crs-- {
-		d.line()
+// stuff doubles a dot at the start of a line.
+func (d *dotWriter) stuff(first byte) {
+	if d.start && first == '.' {
+		d.w.WriteByte('.')
 	}
 }
 
-func (d *dotWriter) line() {
+// flushCRs makes a line end of each CR that stood alone.
+func (d *dotWriter) flushCRs() {
+	for ; d.crs > 0; d.crs-- {
+		d.newline()
+	}
+}
+
+func (d *dotWriter) newline() {
 	d.w.WriteString("\r\n")
 	d.start = true
 }
@@ -110,14 +138,7 @@ func (d *dotWriter) line() {
 func (d *dotWriter) end() error {
 	d.flushCRs()
 	if !d.start {
-		d.line()
+		d.newline()
 	}
 	return nil
 }
-
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.Canceled)
-}
-
-func deadline(step time.Duration) time.Time { return time.Now().Add(step) }

@@ -3,8 +3,11 @@ package deliver
 import (
 	"bufio"
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/sortie-mail/sortie/dsn"
@@ -13,75 +16,91 @@ import (
 // writeBuffer holds a whole envelope with its commands, and a fair piece of a body.
 const writeBuffer = 16 << 10
 
-// A conn is a connection to a host: lines out, replies in, each step with its deadline.
+// A conn is a connection to a host: lines out, replies in, each step with its deadline. One attempt has it at a time.
 type conn struct {
-	net  net.Conn
-	r    *bufio.Reader
-	w    *bufio.Writer
-	host string
-	addr netip.AddrPort
+	raw     net.Conn // never changes
+	net     net.Conn // raw, or TLS over it
+	r       *bufio.Reader
+	w       *bufio.Writer
+	host    string
+	addr    netip.AddrPort
+	script  Transcript
+	secrets []string // never shown, whoever says them
 
-	limit  time.Time // of the attempt: no deadline is later
-	id     string    // of the message, for the transcript
-	script Transcript
+	ctx    context.Context // of the attempt
+	detach func() bool     // takes the connection back from it; false where ctx has ended, and the connection with it
+	id     string          // of the message, for the transcript
+	step   time.Duration   // how long the last step might take
 }
 
 func newConn(c net.Conn, host string, addr netip.AddrPort, t Transcript) *conn {
-	return &conn{net: c, r: bufio.NewReaderSize(c, maxReplyLine), w: bufio.NewWriterSize(c, writeBuffer), host: host, addr: addr, script: t}
+	return &conn{raw: c, net: c, r: bufio.NewReaderSize(c, maxReplyLine), w: bufio.NewWriterSize(c, writeBuffer), host: host, addr: addr, script: t}
 }
 
-// attach gives the connection to an attempt, and returns what takes it back. When ctx ends meanwhile, whatever the
-// connection waits for fails.
-func (c *conn) attach(ctx context.Context, id string) (detach func() bool) {
-	c.id = id
-	c.limit, _ = ctx.Deadline()
-	return context.AfterFunc(ctx, func() { c.net.SetDeadline(time.Unix(1, 0)) })
+// attach gives the connection to an attempt. When ctx ends meanwhile, whatever the connection waits for fails.
+func (c *conn) attach(ctx context.Context, id string) {
+	c.ctx, c.id = ctx, id
+	raw := c.raw
+	c.detach = context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 }
 
 // within bounds the next step.
-func (c *conn) within(ctx context.Context, step time.Duration) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	t := time.Now().Add(step)
-	if !c.limit.IsZero() && c.limit.Before(t) {
-		t = c.limit
-	}
-	if err := c.net.SetDeadline(t); err != nil {
+func (c *conn) within(step time.Duration) error {
+	c.step = step
+	if err := c.raw.SetDeadline(time.Now().Add(step)); err != nil {
 		return err
 	}
-	return ctx.Err() // AfterFunc may have run between
+	return c.ctx.Err() // asked last: where ctx has ended, what attach did may be undone
 }
 
 // say puts a command into the buffer.
-func (c *conn) say(command string) {
-	c.note('C', command)
-	c.w.WriteString(command)
-	c.w.WriteString("\r\n")
-}
+func (c *conn) say(command string) { c.sayAs(command, command) }
 
-// saySecret puts a line into the buffer that the transcript shows as shown.
-func (c *conn) saySecret(line, shown string) {
+// sayAs puts a line into the buffer that the transcript shows as shown.
+func (c *conn) sayAs(line, shown string) {
 	c.note('C', shown)
 	c.w.WriteString(line)
 	c.w.WriteString("\r\n")
 }
 
-// read reads a reply.
-func (c *conn) read() (dsn.Reply, error) {
-	return readReply(c.r, func(line string) { c.note('S', line) })
+// ask sends a command and reads the reply.
+func (c *conn) ask(step time.Duration, command string) (dsn.Reply, error) {
+	return c.askAs(step, command, command)
 }
 
-// ask sends what is in the buffer and a command, and reads the reply.
-func (c *conn) ask(ctx context.Context, step time.Duration, command string) (dsn.Reply, error) {
-	if err := c.within(ctx, step); err != nil {
+func (c *conn) askAs(step time.Duration, command, shown string) (dsn.Reply, error) {
+	if err := c.within(step); err != nil {
 		return dsn.Reply{}, err
 	}
-	c.say(command)
+	c.sayAs(command, shown)
 	if err := c.w.Flush(); err != nil {
 		return dsn.Reply{}, err
 	}
 	return c.read()
+}
+
+// read reads a reply.
+func (c *conn) read() (dsn.Reply, error) { return readReply(c.r, c.heard) }
+
+// heard notes a line of a reply, and returns it as it may be shown.
+func (c *conn) heard(line string) string {
+	text := c.hide(line)
+	if text != line {
+		if _, _, ok := parseReplyLine(line); ok { // the code stays what it is
+			n := min(4, len(line))
+			text = line[:n] + c.hide(line[n:])
+		}
+	}
+	c.note('S', text)
+	return text
+}
+
+// hide replaces credentials, which some hosts repeat when they complain.
+func (c *conn) hide(text string) string {
+	for _, s := range c.secrets {
+		text = strings.ReplaceAll(text, s, "***")
+	}
+	return text
 }
 
 // note writes a line into the transcript.
@@ -89,4 +108,33 @@ func (c *conn) note(from byte, text string) {
 	if c.script != nil {
 		c.script.Line(TranscriptLine{Time: time.Now(), ID: c.id, Host: c.host, Addr: c.addr, From: from, Text: text})
 	}
+}
+
+// notef writes into the transcript what happened.
+func (c *conn) notef(format string, args ...any) {
+	if c.script != nil {
+		c.note('*', fmt.Sprintf(format, args...))
+	}
+}
+
+// lost is the error of a connection that broke, said junk or fell silent.
+func (c *conn) lost(stage Stage, err error) *Error {
+	status := dsn.Status("4.4.2")
+	switch {
+	case c.ctx.Err() != nil:
+		err = fmt.Errorf("given up before the end: %w", context.Cause(c.ctx))
+	case errors.Is(err, errProtocol):
+		status = "4.5.0"
+	case isTimeout(err):
+		err = fmt.Errorf("the host did not answer within %v: %w", c.step, err)
+	default:
+		err = fmt.Errorf("the connection was lost: %w", err)
+	}
+	c.notef("%v", err)
+	return tempErr(stage, status, "%w", err)
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }

@@ -3,10 +3,10 @@ package deliver
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -35,7 +35,8 @@ type Deliverer struct {
 	// cannot lead mail into your network.
 	AllowPrivate bool
 	// Self are addresses of this server that the system does not know, those before a NAT for instance. An MX host
-	// with one of them is this server, and mail to it would loop (RFC 5321, section 5.1).
+	// with one of them is this server, and mail to it would loop (RFC 5321, section 5.1). Those of the system's
+	// interfaces are looked up once; loopback is not among them.
 	Self []netip.Addr
 
 	// Dial makes connections; nil is a net.Dialer. It is not asked for hops with a source address.
@@ -52,157 +53,56 @@ type Deliverer struct {
 	Trace      *Trace        // nil is no trace
 	Transcript Transcript    // nil is no transcript
 
-	once     sync.Once
-	pool     pool
-	sessions tls.ClientSessionCache
-	own      map[netip.Addr]bool
-}
-
-// Timeouts bound every step of a session (RFC 5321, section 4.5.3.2). Zero fields have the default of their comment.
-type Timeouts struct {
-	Connect  time.Duration // 30 s, for each address
-	Greeting time.Duration // 5 min
-	EHLO     time.Duration // 5 min
-	TLS      time.Duration // 1 min, for the handshake
-	Auth     time.Duration // 2 min, for each answer
-	Mail     time.Duration // 5 min
-	Rcpt     time.Duration // 5 min, for each answer
-	Data     time.Duration // 2 min
-	Block    time.Duration // 3 min, for each write of the body
-	Dot      time.Duration // 10 min
-	Quit     time.Duration // 2 s: nothing depends on the answer
-	Total    time.Duration // 1 h, for all of an attempt
-}
-
-// Limits bound an attempt. Zero fields have the default of their comment.
-type Limits struct {
-	Hosts      int           // 5 MX hosts are tried
-	Addresses  int           // 10 addresses in all
-	Recipients int           // 100 in a transaction (RFC 5321, section 4.5.3.1.8)
-	Idle       int           // 100 idle connections are kept; negative is none
-	IdleTime   time.Duration // 5 s, how long each is
-	Messages   int           // 100 transactions on a connection
-	Age        time.Duration // 5 min, after which a connection is used no more
-}
-
-func orElse[T int | time.Duration](v, def T) T {
-	if v == 0 {
-		return def
-	}
-	return v
-}
-
-func (t Timeouts) filled() Timeouts {
-	return Timeouts{
-		Connect: orElse(t.Connect, 30*time.Second), Greeting: orElse(t.Greeting, 5*time.Minute), EHLO: orElse(t.EHLO, 5*time.Minute),
-		TLS: orElse(t.TLS, time.Minute), Auth: orElse(t.Auth, 2*time.Minute), Mail: orElse(t.Mail, 5*time.Minute),
-		Rcpt: orElse(t.Rcpt, 5*time.Minute), Data: orElse(t.Data, 2*time.Minute), Block: orElse(t.Block, 3*time.Minute),
-		Dot: orElse(t.Dot, 10*time.Minute), Quit: orElse(t.Quit, 2*time.Second), Total: orElse(t.Total, time.Hour),
-	}
-}
-
-func (l Limits) filled() Limits {
-	return Limits{
-		Hosts: max(1, orElse(l.Hosts, 5)), Addresses: max(1, orElse(l.Addresses, 10)), Recipients: max(1, orElse(l.Recipients, 100)),
-		Idle: orElse(l.Idle, 100), IdleTime: orElse(l.IdleTime, 5*time.Second), Messages: max(1, orElse(l.Messages, 100)),
-		Age: orElse(l.Age, 5*time.Minute),
-	}
-}
-
-// step is how long the reply of a stage of a transaction may take.
-func (d *Deliverer) step(stage Stage) time.Duration {
-	switch stage {
-	case StageMail:
-		return d.Timeouts.Mail
-	case StageRcpt:
-		return d.Timeouts.Rcpt
-	case StageData:
-		return d.Timeouts.Data
-	}
-	return d.Timeouts.Dot
-}
-
-// init fills in what the zero value leaves out.
-func (d *Deliverer) init() {
-	d.once.Do(func() {
-		d.Timeouts, d.Limits = d.Timeouts.filled(), d.Limits.filled()
-		if d.Hostname == "" {
-			d.Hostname, _ = os.Hostname()
-		}
-		if d.Hostname == "" {
-			d.Hostname = "localhost"
-		}
-		if d.Resolver == nil {
-			d.Resolver = new(resolve.Resolver)
-		}
-		if d.Port == 0 {
-			d.Port = 25
-		}
-		if d.Logger == nil {
-			d.Logger = slog.New(slog.DiscardHandler)
-		}
-		if d.Trace == nil {
-			d.Trace = new(Trace)
-		}
-		d.sessions = tls.NewLRUClientSessionCache(1000)
-		d.own = ownAddresses(d.Self)
-		d.pool.max, d.pool.idleTime = d.Limits.Idle, d.Limits.IdleTime
-	})
+	once sync.Once
+	set  settings
+	pool pool
 }
 
 // Deliver makes one attempt for a message by a route, and returns an outcome for each recipient, in their order. The hops
-// of the route are tried in turn, each for the recipients whose outcome meets its condition. It ends when ctx does,
-// or after Timeouts.Total; what is not decided then is a temporary failure. It never panics for what the far end does.
+// of the route are tried in turn, each for the recipients whose outcome meets its condition; a later hop without a
+// condition is tried after any failure. It ends when ctx does, or after Timeouts.Total; what is not decided then is a
+// temporary failure. It never panics for what the far end does.
 func (d *Deliverer) Deliver(ctx context.Context, r route.Route, m *Message) []Outcome {
 	d.init()
-	ctx, cancel := context.WithTimeout(ctx, d.Timeouts.Total)
+	ctx, cancel := context.WithTimeoutCause(ctx, d.set.timeouts.Total, fmt.Errorf("the attempt took longer than %v", d.set.timeouts.Total))
 	defer cancel()
-	outcomes := make([]Outcome, len(m.To))
-	pending := make([]*Outcome, len(m.To))
-	start := time.Now()
-	for i, to := range m.To {
-		outcomes[i] = Outcome{Recipient: to.Address, to: &m.To[i], Route: r, Stage: StageRoute, Status: "4.3.5", Detail: "the route has no hops", Start: start}
-		pending[i] = &outcomes[i]
-	}
+	ctx = d.set.trace.lookups(ctx)
+	outcomes := newOutcomes(r, m)
 	for i := range r.Hops {
 		hop := &r.Hops[i]
-		if i > 0 {
-			pending = meeting(hop.On, outcomes)
+		pending := meeting(hop.On, i == 0, outcomes)
+		if len(pending) == 0 {
+			continue
 		}
-		if len(pending) > 0 {
-			d.hop(ctx, hop, m, pending)
+		if i > 0 && ctx.Err() != nil {
+			break // an attempt that was cut short is no reason to go another way
 		}
+		d.hop(ctx, hop, m, pending)
 	}
-	d.tell(m, outcomes)
+	d.tell(ctx, m, outcomes)
 	return outcomes
 }
 
-// meeting picks the outcomes after which a hop with a condition is tried.
-func meeting(on route.Condition, outcomes []Outcome) (pending []*Outcome) {
+func newOutcomes(r route.Route, m *Message) []Outcome {
+	outcomes := make([]Outcome, len(m.To))
+	start := time.Now()
+	for i, to := range m.To {
+		outcomes[i] = Outcome{
+			Recipient: to.Address, to: &m.To[i], Route: r, Start: start,
+			Stage: StageRoute, Status: "4.3.5", Detail: "the route has no hops", RouteTrouble: true,
+		}
+	}
+	return outcomes
+}
+
+// meeting picks the outcomes after which a hop is tried: all for the first one.
+func meeting(on route.Condition, first bool, outcomes []Outcome) (pending []*Outcome) {
 	for i := range outcomes {
-		if o := &outcomes[i]; o.meets(on) {
+		if o := &outcomes[i]; first || o.meets(on) {
 			pending = append(pending, o)
 		}
 	}
 	return pending
-}
-
-func (o *Outcome) meets(on route.Condition) bool {
-	failed := o.Result == TempFail || o.Result == PermFail
-	if !failed || o.PossiblyDelivered { // another way would deliver it twice
-		return false
-	}
-	switch on {
-	case route.OnAny:
-		return true
-	case route.OnTempfail:
-		return o.Result == TempFail
-	case route.OnUnreachable:
-		return o.Stage == StageConnect
-	case route.OnBlocked:
-		return o.Reason.Blocked()
-	}
-	return false
 }
 
 // hop tries one hop for the outcomes that are pending, and decides each of them.
@@ -217,25 +117,48 @@ func (d *Deliverer) hop(ctx context.Context, hop *route.Hop, m *Message, pending
 		settleAll(pending, Held, "2.0.0", "the route says hold")
 	case route.Discard:
 		settleAll(pending, Discarded, "2.0.0", "the route says discard")
-	case route.Smarthost:
-		d.attempt(ctx, hop, m, pending, func(ctx context.Context) ([]target, *Error) { return d.smarthostTargets(ctx, hop) })
+	default:
+		d.send(ctx, hop, m, pending)
+		d.classify(pending)
+	}
+}
+
+// send tries a hop that leads to hosts.
+func (d *Deliverer) send(ctx context.Context, hop *route.Hop, m *Message, pending []*Outcome) {
+	pending = addressable(pending)
+	switch {
+	case len(pending) == 0:
+	case hop.Mode() == route.TLSDANE:
+		failAll(pending, tempErr(StageTLS, "4.7.5", "tls=dane is not built in yet: write tls=verified or tls=required in the route").trouble())
+	case hop.Kind == route.Smarthost:
+		d.attempt(ctx, hop, m, pending, func() ([]target, *Error) { return d.smarthostTargets(ctx, hop) })
 	default:
 		for _, group := range byDomain(pending) {
 			domain := domainOf(group[0].Recipient)
-			d.attempt(ctx, hop, m, group, func(ctx context.Context) ([]target, *Error) { return d.mxTargets(ctx, domain) })
+			d.attempt(ctx, hop, m, group, func() ([]target, *Error) { return d.mxTargets(ctx, domain) })
 		}
 	}
-	d.classify(pending)
 }
 
-// Close ends the connections that are kept for reuse. The Deliverer can be used again.
+// classify says of every refusal by a host why it was.
+func (d *Deliverer) classify(pending []*Outcome) {
+	for _, o := range pending {
+		if o.failed() && !o.Reply.IsZero() {
+			o.Reason = d.Rules.Classify(reason.Input{Reply: o.Reply, Stage: string(o.Stage), Host: o.Host, Site: siteOf(o.Host)})
+		}
+	}
+}
+
+// Close ends the connections that are kept for reuse, and waits until each has said goodbye. The Deliverer can be used
+// again.
 func (d *Deliverer) Close() error {
+	d.init()
 	d.pool.close()
 	return nil
 }
 
 // tell reports outcomes to the log and the trace.
-func (d *Deliverer) tell(m *Message, outcomes []Outcome) {
+func (d *Deliverer) tell(ctx context.Context, m *Message, outcomes []Outcome) {
 	now := time.Now()
 	for i := range outcomes {
 		o := &outcomes[i]
@@ -244,11 +167,11 @@ func (d *Deliverer) tell(m *Message, outcomes []Outcome) {
 		if o.RouteTrouble {
 			level = slog.LevelError
 		}
-		if d.Logger.Enabled(context.Background(), level) {
-			d.Logger.LogAttrs(context.Background(), level, "attempt", slog.String("id", m.ID), slog.Any("outcome", o))
+		if d.set.log.Enabled(ctx, level) {
+			d.set.log.LogAttrs(ctx, level, "attempt", slog.String("id", m.ID), slog.Any("outcome", o))
 		}
-		if d.Trace.Outcome != nil {
-			d.Trace.Outcome(m, *o)
+		if d.set.trace.Outcome != nil {
+			d.set.trace.Outcome(m, *o)
 		}
 	}
 }

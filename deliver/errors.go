@@ -3,6 +3,7 @@ package deliver
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/sortie-mail/sortie/dsn"
@@ -17,15 +18,17 @@ type Error struct {
 	Stage     Stage
 	TLS       TLSState
 	Temporary bool
-	Err       error // what failed, where there is no reply
+	Err       error // what failed; nil where the reply says it all
 
 	PossiblyDelivered bool // see Outcome
 	RouteTrouble      bool // see Outcome
 
-	local bool // the trouble is on our side: no other host would do better
+	local bool // the message cannot be read: no hop would do better
+	ends  bool // no other host of the hop would do better
 	stale bool // the session was found dead when it was taken out of the pool
 }
 
+// Error says in one line where it failed, and what the host answered or what went wrong.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("deliver: ")
@@ -34,15 +37,30 @@ func (e *Error) Error() string {
 	}
 	fmt.Fprintf(&b, "%s: %s ", e.Stage, e.Status)
 	if !e.Reply.IsZero() {
-		b.WriteString("answered " + oneLine(e.Reply.String()))
-	} else if e.Err != nil {
-		b.WriteString(oneLine(e.Err.Error()))
+		b.WriteString("answered ")
 	}
+	b.WriteString(words(e.Reply, e.detail()))
 	return b.String()
 }
 
 // Unwrap gives Err.
 func (e *Error) Unwrap() error { return e.Err }
+
+func (e *Error) detail() string {
+	if e.Err == nil {
+		return ""
+	}
+	return oneLine(e.Err.Error())
+}
+
+// words is what a host answered and what is to say about it, in one line.
+func words(reply dsn.Reply, detail string) string {
+	said := oneLine(reply.String())
+	if said != "" && detail != "" {
+		return said + " (" + detail + ")"
+	}
+	return said + detail
+}
 
 // tempErr is a temporary failure without a reply.
 func tempErr(stage Stage, status dsn.Status, format string, args ...any) *Error {
@@ -54,17 +72,36 @@ func permErr(stage Stage, status dsn.Status, format string, args ...any) *Error 
 	return &Error{Stage: stage, Status: status, Err: fmt.Errorf(format, args...)}
 }
 
-// trouble marks an error as the route's.
-func (e *Error) trouble() *Error {
-	e.Temporary, e.RouteTrouble = true, true
+// localErr is trouble with the message itself, on our side: no host is to blame, and no other one is asked.
+func localErr(stage Stage, err error) *Error {
+	e := tempErr(stage, "4.3.0", "the message could not be read: %w", err)
+	e.local, e.ends = true, true
 	return e
 }
 
+// soften makes an error temporary.
+func (e *Error) soften() *Error {
+	e.Temporary = true
+	e.Status = withClass("4", e.Status)
+	return e
+}
+
+// trouble makes an error the route's, and so never the end of a recipient.
+func (e *Error) trouble() *Error {
+	e.RouteTrouble = true
+	return e.soften()
+}
+
+func withClass(class, s dsn.Status) dsn.Status { return class + s[1:] }
+
 // replyErr is a refusal. The reply code decides whether it is permanent; the enhanced status says more where it agrees
-// (RFC 2034, section 4).
+// (RFC 2034, section 4). What is neither a 4yz nor a 5yz makes no sense where it stands, and refuses nothing for good.
 func replyErr(stage Stage, r dsn.Reply) *Error {
 	e := &Error{Stage: stage, Reply: r, Status: r.Status(), Temporary: !r.Permanent()}
-	if e.Status == "" {
+	switch {
+	case !r.Permanent() && !r.Temporary():
+		e.Status, e.Err = "4.5.0", fmt.Errorf("which makes no sense here")
+	case e.Status == "":
 		e.Status = statusOf(stage, r.Code)
 	}
 	return e
@@ -72,42 +109,23 @@ func replyErr(stage Stage, r dsn.Reply) *Error {
 
 // hostErr is a refusal of the host, not of a recipient: another host may take the mail, and later this one may too
 // (RFC 5321, sections 3.1 and 4.2.4.2), so it is temporary whatever the code.
-func hostErr(stage Stage, r dsn.Reply) *Error {
-	e := replyErr(stage, r)
-	e.Temporary = true
-	if e.Status.Class() == 5 {
-		e.Status = "4" + e.Status[1:]
-	}
-	return e
+func hostErr(stage Stage, r dsn.Reply) *Error { return replyErr(stage, r).soften() }
+
+// statusDetails are what a code says that came without an enhanced status, where it can mean one thing only (RFC 5248,
+// section 2.3; RFC 7504).
+var statusDetails = map[int]string{
+	421: ".3.2", 452: ".3.1", 521: ".3.2", 530: ".7.0", 534: ".7.9", 535: ".7.8", 538: ".7.11", 551: ".1.6", 556: ".1.10",
 }
 
-// statusOf is the enhanced status of a code that came without one (RFC 3463 and the mapping of RFC 5248).
+// statusOf is the enhanced status of a code that came without one.
 func statusOf(stage Stage, code int) dsn.Status {
-	detail := ".0.0"
-	switch code {
-	case 421:
+	detail := statusDetails[code]
+	switch {
+	case detail != "":
+	case code == 554 && stage == StageGreeting: // "no SMTP service here" (RFC 5321, section 4.2.2)
 		detail = ".3.2"
-	case 450, 550:
-		if stage == StageRcpt {
-			detail = ".1.1"
-		}
-	case 452:
-		detail = ".3.1"
-	case 552:
-		detail = ".3.4"
-	case 551:
-		detail = ".1.6"
-	case 553:
-		detail = ".1.3"
-	case 530, 535:
-		detail = ".7.8"
-	case 554:
-		if stage == StageGreeting {
-			detail = ".3.2"
-		}
+	default:
+		detail = ".0.0"
 	}
-	if code/100 == 4 {
-		return dsn.Status("4" + detail)
-	}
-	return dsn.Status("5" + detail)
+	return dsn.Status(strconv.Itoa(code/100) + detail)
 }

@@ -2,13 +2,11 @@ package deliver
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
-	"unicode/utf8"
-
-	"golang.org/x/net/idna"
 
 	"github.com/sortie-mail/sortie/dsn"
 )
@@ -32,11 +30,19 @@ func (t *transaction) prepare() *Error {
 	}
 	t.form = form{dsn: caps.dsn, utf8: caps.utf8 && t.wantsUTF8()}
 	from, err := wireAddress(t.m.From, t.form.utf8)
-	if err != nil {
+	if err != nil && t.m.From != "" {
 		return permErr(StageMail, err.status("5.1.7"), "reverse-path: %w", err)
 	}
 	t.form.mail = t.mailCommand(from)
-	t.to = t.deliverable()
+	fit := make([]*Outcome, 0, len(t.waiting))
+	for _, o := range t.waiting {
+		if _, err := wireAddress(o.Recipient, t.form.utf8); err != nil {
+			o.fail(t.s.at(permErr(StageRcpt, err.status("5.1.3"), "%w", err)))
+			continue
+		}
+		fit = append(fit, o)
+	}
+	t.waiting = fit
 	return nil
 }
 
@@ -45,7 +51,7 @@ func (t *transaction) wantsUTF8() bool {
 	if t.m.UTF8 || !isASCII(t.m.From) {
 		return true
 	}
-	for _, o := range t.to {
+	for _, o := range t.waiting {
 		if !isASCII(o.Recipient) {
 			return true
 		}
@@ -62,16 +68,16 @@ func (t *transaction) eightBit() *Error {
 	header, body, err := t.m.scan()
 	switch {
 	case err != nil:
-		return localErr(err)
+		return localErr(StageMail, err)
 	case header && t.m.UTF8 && !caps.utf8:
-		return permErr(StageMail, "5.6.7", "the message needs SMTPUTF8, which %s does not offer", t.s.host)
+		return permErr(StageMail, "5.6.7", "the message has a header in UTF-8, and %s does not take it (it offers no SMTPUTF8)", t.s.host)
 	case (header || body) && !caps.eightBit:
-		return permErr(StageMail, "5.6.3", "the message has 8-bit text, which %s does not take (it offers no 8BITMIME)", t.s.host)
+		return permErr(StageMail, "5.6.3", "the message has 8-bit text, and %s does not take it (it offers no 8BITMIME)", t.s.host)
 	}
 	return nil
 }
 
-// scan reports whether there are octets above 127 in the header and in the body.
+// scan reports whether there are octets above 127 in the header and in the body, as far as the first of the body.
 func (m *Message) scan() (header, body bool, err error) {
 	rc, err := m.Open()
 	if err != nil {
@@ -79,21 +85,18 @@ func (m *Message) scan() (header, body bool, err error) {
 	}
 	defer rc.Close()
 	r := bufio.NewReaderSize(rc, chunk)
-	inBody, width := false, 0
-	for !body {
+	for inBody, start := false, true; !body; {
 		line, err := r.ReadSlice('\n')
-		high := !isASCII(string(line))
-		header, body = header || (high && !inBody), body || (high && inBody)
-		width += len(line)
-		if err == nil {
-			inBody = inBody || strings.Trim(string(line), "\r\n") == "" && width == len(line)
-			width = 0
-			continue
+		if start && err == nil && len(bytes.Trim(line, "\r\n")) == 0 {
+			inBody = true
 		}
-		if err == io.EOF {
-			return header, body, nil
+		if !isASCII(line) {
+			header, body = header || !inBody, inBody
 		}
-		if err != bufio.ErrBufferFull {
+		if start = err == nil; err != nil && err != bufio.ErrBufferFull {
+			if err == io.EOF {
+				err = nil
+			}
 			return header, body, err
 		}
 	}
@@ -101,30 +104,29 @@ func (m *Message) scan() (header, body bool, err error) {
 }
 
 func (t *transaction) mailCommand(from string) string {
-	var b strings.Builder
-	b.WriteString("MAIL FROM:<" + from + ">")
 	caps := &t.s.caps
+	b := append(make([]byte, 0, 128), "MAIL FROM:<"+from+">"...)
 	if caps.size && t.m.Size > 0 {
-		b.WriteString(" SIZE=" + strconv.FormatInt(t.m.Size, 10))
+		b = strconv.AppendInt(append(b, " SIZE="...), t.m.Size, 10)
 	}
 	if caps.eightBit {
-		b.WriteString(" BODY=8BITMIME")
+		b = append(b, " BODY=8BITMIME"...)
 	}
 	if t.form.utf8 {
-		b.WriteString(" SMTPUTF8")
+		b = append(b, " SMTPUTF8"...)
 	}
 	if t.form.dsn {
-		if t.m.Return != "" {
-			b.WriteString(" RET=" + string(t.m.Return))
+		if t.m.Return == dsn.ReturnFull || t.m.Return == dsn.ReturnHeaders {
+			b = append(b, " RET="+t.m.Return...)
 		}
 		if t.m.EnvelopeID != "" {
-			b.WriteString(" ENVID=" + dsn.EncodeXText(t.m.EnvelopeID))
+			b = append(b, " ENVID="+dsn.EncodeXText(t.m.EnvelopeID)...)
 		}
 	}
-	return b.String()
+	return string(b)
 }
 
-// rcpt is the RCPT command for a recipient whose address deliverable has found fit.
+// rcpt is the RCPT command for a recipient whose address prepare has found fit.
 func (f *form) rcpt(o *Outcome) string {
 	address, _ := wireAddress(o.Recipient, f.utf8)
 	line := "RCPT TO:<" + address + ">"
@@ -134,13 +136,34 @@ func (f *form) rcpt(o *Outcome) string {
 	if n := o.to.Notify.String(); n != "" {
 		line += " NOTIFY=" + n
 	}
-	if orig := o.to.Original; orig.Addr != "" {
-		line += " ORCPT=" + oneWord(orig.Type) + ";" + dsn.EncodeXText(orig.Addr)
+	if o.to.Original.Addr != "" {
+		line += " ORCPT=" + original(o.to.Original)
 	}
 	return line
 }
 
-// oneWord keeps what an address type may have (RFC 3461, section 4.2), so that none can add to a command.
+// original is an address as ORCPT has it: xtext (RFC 3461, section 4), or for "utf-8" the form of RFC 6533, section 3,
+// that is good in any session.
+func original(a dsn.Address) string {
+	kind := oneWord(a.Type)
+	switch {
+	case kind == "":
+		kind = "rfc822"
+	case strings.EqualFold(kind, "utf-8"):
+		var b strings.Builder
+		for _, r := range a.Addr {
+			if r > ' ' && r < 0x7f && r != '\\' && r != '+' && r != '=' {
+				b.WriteRune(r)
+			} else {
+				fmt.Fprintf(&b, `\x{%02X}`, r)
+			}
+		}
+		return kind + ";" + b.String()
+	}
+	return kind + ";" + dsn.EncodeXText(a.Addr)
+}
+
+// oneWord keeps what a word of a command may have, so that nothing can add to the command.
 func oneWord(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r <= ' ' || r >= 0x7f || strings.ContainsRune("<>;+=", r) {
@@ -148,69 +171,4 @@ func oneWord(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// deliverable are the recipients whose addresses can be written in the session; the others fail.
-func (t *transaction) deliverable() (fit []*Outcome) {
-	for _, o := range t.to {
-		if _, err := wireAddress(o.Recipient, t.form.utf8); err != nil {
-			o.fail(t.s.at(permErr(StageRcpt, err.status("5.1.3"), "%w", err)))
-			continue
-		}
-		fit = append(fit, o)
-	}
-	return fit
-}
-
-// An addressError is an address that cannot be written in a session.
-type addressError struct {
-	address string
-	needs   bool // it needs SMTPUTF8
-}
-
-func (e *addressError) Error() string {
-	if e.needs {
-		return fmt.Sprintf("<%s> needs SMTPUTF8, which the host does not offer", e.address)
-	}
-	return fmt.Sprintf("%q is no address", e.address)
-}
-
-func (e *addressError) status(syntax dsn.Status) dsn.Status {
-	if e.needs {
-		return "5.6.7" // RFC 6531, section 3.5
-	}
-	return syntax
-}
-
-// wireAddress writes an address for a command. Without SMTPUTF8 the domain becomes an A-label, and the local part must be
-// ASCII (RFC 6531, section 3.2). Nothing gets through that would end the command or add to it.
-func wireAddress(address string, useUTF8 bool) (string, *addressError) {
-	at := strings.LastIndexByte(address, '@')
-	local, domain := address[:max(at, 0)], address[at+1:]
-	quoted := strings.HasPrefix(local, `"`)
-	switch {
-	case address == "":
-		return "", nil
-	case !utf8.ValidString(address) || strings.ContainsFunc(address, func(r rune) bool { return r < ' ' || r == 0x7f }),
-		at <= 0, domain == "", strings.ContainsAny(domain, "<> "), !quoted && strings.ContainsAny(local, "<> "):
-		return "", &addressError{address: address}
-	case useUTF8 || isASCII(address):
-		return address, nil
-	case !isASCII(local):
-		return "", &addressError{address: address, needs: true}
-	}
-	ascii, err := idna.Lookup.ToASCII(domain)
-	if err != nil {
-		return "", &addressError{address: address}
-	}
-	return local + "@" + ascii, nil
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -67,17 +68,17 @@ const (
 type Outcome struct {
 	Recipient string
 	Result    Result
-	Status    dsn.Status // never ""
+	Status    dsn.Status // never ""; its class agrees with Result
 	Reply     dsn.Reply  // what the host answered; zero when none did
-	Detail    string     // in our words, where there is no reply: what failed, on what
+	Detail    string     // in our words: what failed, on what; "" where the reply says it all
 	Stage     Stage
 	Route     route.Route    // the route
 	Hop       route.Hop      // the hop of it that decided
 	Host      string         // the host that decided, or the last one tried; "" where none was known
 	Addr      netip.AddrPort // its address
 	TLS       TLSState
-	Reason    reason.Verdict // why, for a failure with a reply
-	Tried     []Try          // what else was tried, and why each failed
+	Reason    reason.Verdict // why a host refused
+	Tried     []Try          // what else was tried, in order, and why each failed
 
 	// PossiblyDelivered is set where the connection was lost between the end of the message and the reply: the
 	// host may have it all the same (RFC 1047). The Result is TempFail.
@@ -88,13 +89,16 @@ type Outcome struct {
 
 	Start, End time.Time
 
-	to *Recipient
+	to      *Recipient
+	decided bool // something is known of the hop, and moves to Tried when more is
+	met     bool // a host of the hop was connected to
+	local   bool // the message cannot be read
 }
 
 // A Try is one host of an attempt that did not take the message.
 type Try struct {
 	Hop    route.Hop // the hop that led there
-	Host   string
+	Host   string    // "" where none was known
 	Addr   netip.AddrPort
 	Stage  Stage
 	Reply  dsn.Reply      // what it answered; zero where it did not
@@ -114,48 +118,77 @@ func (o *Outcome) begin(hop *route.Hop) {
 	o.leave()
 	*o = Outcome{
 		Recipient: o.Recipient, to: o.to, Route: o.Route, Hop: *hop, Start: o.Start, Tried: o.Tried,
-		Stage: StageRoute, Status: "4.4.1", Detail: "no host was reached",
+		Stage: StageRoute, Status: "4.4.1", Detail: "no host was tried",
 	}
 }
 
-// leave moves what is known of the last host to Tried.
+// leave moves what is known to Tried.
 func (o *Outcome) leave() {
-	if o.Host != "" {
+	if o.decided {
 		o.Tried = append(o.Tried, Try{o.Hop, o.Host, o.Addr, o.Stage, o.Reply, o.Reason, o.words()})
 	}
 }
 
 // words is why it failed, in one line.
-func (o *Outcome) words() string {
-	if !o.Reply.IsZero() {
-		return oneLine(o.Reply.String())
-	}
-	return oneLine(o.Detail)
-}
+func (o *Outcome) words() string { return words(o.Reply, o.Detail) }
+
+func (o *Outcome) failed() bool { return o.Result == TempFail || o.Result == PermFail }
 
 // fail makes an error the outcome, and what it was before one of the tries. A host's own words say more than a
 // connection that did not come about: they stay the outcome when only that follows.
 func (o *Outcome) fail(e *Error) {
+	o.met = o.met || (e.Stage != StageRoute && e.Stage != StageConnect)
 	if !o.Reply.IsZero() && e.Reply.IsZero() && e.Temporary && !e.PossiblyDelivered && !e.local {
-		o.Tried = append(o.Tried, Try{Hop: o.Hop, Host: e.Host, Addr: e.Addr, Stage: e.Stage, Err: oneLine(e.Err.Error())})
+		o.Tried = append(o.Tried, Try{Hop: o.Hop, Host: e.Host, Addr: e.Addr, Stage: e.Stage, Err: e.detail()})
+		o.RouteTrouble = o.RouteTrouble || e.RouteTrouble
 		return
 	}
 	o.leave()
-	o.Result = PermFail
+	o.decided, o.Result = true, PermFail
 	if e.Temporary {
 		o.Result = TempFail
 	}
-	o.Status, o.Reply, o.Stage, o.Host, o.Addr, o.TLS = e.Status, e.Reply, e.Stage, e.Host, e.Addr, e.TLS
-	o.Detail = ""
-	if e.Err != nil {
-		o.Detail = e.Err.Error()
+	o.Status, o.Reply, o.Detail, o.Stage, o.Host, o.Addr, o.TLS = e.Status, e.Reply, e.detail(), e.Stage, e.Host, e.Addr, e.TLS
+	o.PossiblyDelivered, o.RouteTrouble, o.local = e.PossiblyDelivered, e.RouteTrouble, e.local
+}
+
+// harden makes a failure permanent that was temporary only as long as another host was left.
+func (o *Outcome) harden() {
+	o.Result, o.Status = PermFail, withClass("5", o.Status)
+}
+
+// succeed makes the outcome a host's yes.
+func (o *Outcome) succeed(s *session, reply dsn.Reply) {
+	o.leave()
+	o.decided, o.Result, o.Reply, o.Detail, o.Stage = true, Delivered, reply, "", StageDot
+	if o.to.Notify.Success() && !s.caps.dsn {
+		o.Result = Relayed // RFC 3461, section 5.2.2
 	}
-	o.PossiblyDelivered, o.RouteTrouble = e.PossiblyDelivered, e.RouteTrouble
+	if o.Status = reply.Status(); o.Status == "" {
+		o.Status = "2.0.0"
+	}
+	o.Host, o.Addr, o.TLS, o.RouteTrouble = s.host, s.addr, s.tls, false
+}
+
+// meets reports whether a later hop with a condition is to be tried.
+func (o *Outcome) meets(on route.Condition) bool {
+	if !o.failed() || o.local || o.PossiblyDelivered { // another way would deliver it twice
+		return false
+	}
+	switch on {
+	case route.OnBlocked:
+		return o.Reason.Blocked()
+	case route.OnUnreachable:
+		return o.Result == TempFail && !o.met
+	case route.OnTempfail:
+		return o.Result == TempFail
+	}
+	return true
 }
 
 // Err is the failure as an [*Error], nil where there is none.
 func (o *Outcome) Err() error {
-	if o.Result != TempFail && o.Result != PermFail {
+	if !o.failed() {
 		return nil
 	}
 	e := &Error{
@@ -163,7 +196,7 @@ func (o *Outcome) Err() error {
 		Temporary: o.Result == TempFail, PossiblyDelivered: o.PossiblyDelivered, RouteTrouble: o.RouteTrouble,
 	}
 	if o.Detail != "" {
-		e.Err = fmt.Errorf("%s", o.Detail)
+		e.Err = errors.New(o.Detail)
 	}
 	return e
 }
@@ -207,13 +240,22 @@ func (o Outcome) LogValue() slog.Value {
 		attrs = append(attrs, slog.String("reply", oneLine(o.Reply.String())))
 	}
 	if o.Detail != "" {
-		attrs = append(attrs, slog.String("detail", oneLine(o.Detail)))
+		attrs = append(attrs, slog.String("detail", o.Detail))
 	}
 	if o.TLS.Version != "" {
 		attrs = append(attrs, slog.String("tls", o.TLS.Version))
 	}
+	if c := o.Reason.Class(); c != reason.Unknown {
+		attrs = append(attrs, slog.String("reason", string(c)))
+	}
 	if o.PossiblyDelivered {
 		attrs = append(attrs, slog.Bool("possibly_delivered", true))
+	}
+	if o.RouteTrouble {
+		attrs = append(attrs, slog.Bool("route_trouble", true))
+	}
+	if len(o.Tried) > 0 {
+		attrs = append(attrs, slog.Int("other_tries", len(o.Tried)))
 	}
 	return slog.GroupValue(attrs...)
 }
@@ -221,31 +263,28 @@ func (o Outcome) LogValue() slog.Value {
 // rejectAll fails outcomes with the reply of a reject hop.
 func rejectAll(hop *route.Hop, pending []*Outcome) {
 	reply, err := dsn.ParseReply(hop.Reply)
-	if err != nil {
+	if err != nil || (!reply.Permanent() && !reply.Temporary()) {
 		reply = dsn.Reply{Code: 550, Lines: []string{"5.7.1 The route rejects this"}}
 	}
-	for _, o := range pending {
-		o.Result, o.Reply, o.Detail = PermFail, reply, ""
-		if o.Status = reply.Status(); o.Status == "" {
-			o.Status = "5.0.0"
-		}
-	}
+	failAll(pending, replyErr(StageRoute, reply))
 }
 
 func settleAll(pending []*Outcome, r Result, status dsn.Status, detail string) {
 	for _, o := range pending {
-		o.Result, o.Status, o.Detail = r, status, detail
+		o.decided, o.Result, o.Status, o.Detail = true, r, status, detail
 	}
 }
 
+// maxLine is how much of a reply or an error one line of a log has.
+const maxLine = 1000
+
 // oneLine makes remote text fit for one line of a log: control characters become spaces, and it is bounded.
 func oneLine(s string) string {
-	const most = 1000
-	if len(s) > most {
-		s = s[:most] + "…"
+	if len(s) > maxLine {
+		s = strings.ToValidUTF8(s[:maxLine], "") + "…"
 	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) || r == 0x2028 || r == 0x2029 {
+		if isControl(r) || r == 0x2028 || r == 0x2029 {
 			return ' '
 		}
 		return r

@@ -1,97 +1,119 @@
 package deliver
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
 
-// A pool keeps idle sessions for a while, so that the next message for the same host finds one.
+// A pool keeps idle sessions for a while, so that the next message for the same host finds one. It owns every session
+// that is idle or saying QUIT.
 type pool struct {
-	max      int
-	idleTime time.Duration
+	max            int
+	idleTime, quit time.Duration
 
-	mu    sync.Mutex
-	idle  map[key][]*session // guarded by mu; the newest is last
-	count int                // guarded by mu
-	quits sync.WaitGroup     // sessions that are saying QUIT
+	mu      sync.Mutex         // guards the fields below
+	idle    map[key][]*session // the newest is last
+	count   int                // of idle
+	leaving int                // sessions that are saying QUIT
+	left    sync.Cond          // leaving has changed
+}
+
+func (p *pool) init(set *settings) {
+	p.max, p.idleTime, p.quit = set.limits.Idle, set.limits.IdleTime, set.timeouts.Quit
+	p.idle = map[key][]*session{}
+	p.left.L = &p.mu
 }
 
 // take gives the newest idle session for a key, nil where there is none.
 func (p *pool) take(k key) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for {
-		list := p.idle[k]
-		if len(list) == 0 {
-			return nil
-		}
-		s := list[len(list)-1]
-		if p.drop(k, s) {
-			s.reused = true
-			return s
-		}
+	list := p.idle[k]
+	if len(list) == 0 {
+		return nil
 	}
+	s := list[len(list)-1]
+	p.remove(s)
+	s.timer.Stop()
+	s.reused = true
+	return s
 }
 
-// drop takes a session out. It reports false where its time has ended, and its timer closes it.
-func (p *pool) drop(k key, s *session) bool {
-	list := p.idle[k]
-	for i := range list {
-		if list[i] == s {
-			list[i] = list[len(list)-1]
-			list[len(list)-1] = nil
-			p.idle[k] = list[:len(list)-1]
-			p.count--
-			break
-		}
+// remove takes a session out, with mu held. It reports false where the session is not there.
+func (p *pool) remove(s *session) bool {
+	list := p.idle[s.key]
+	i := slices.Index(list, s)
+	if i < 0 {
+		return false
 	}
-	if len(p.idle[k]) == 0 {
-		delete(p.idle, k)
+	if list = slices.Delete(list, i, i+1); len(list) == 0 {
+		delete(p.idle, s.key)
+	} else {
+		p.idle[s.key] = list
 	}
-	return s.timer.Stop()
+	p.count--
+	return true
 }
 
 // put keeps a session, or ends it where there are too many.
-func (p *pool) put(k key, s *session, quit time.Duration) {
+func (p *pool) put(s *session) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.count >= p.max {
-		p.mu.Unlock()
-		s.quit(quit)
+		p.leave(s)
 		return
 	}
-	if p.idle == nil {
-		p.idle = map[key][]*session{}
-	}
-	s.timer = time.AfterFunc(p.idleTime, func() { p.expire(k, s, quit) })
-	p.idle[k] = append(p.idle[k], s)
+	p.idle[s.key] = append(p.idle[s.key], s)
 	p.count++
-	p.mu.Unlock()
+	if s.timer == nil {
+		s.timer = time.AfterFunc(p.idleTime, func() { p.expire(s) })
+	} else {
+		s.timer.Reset(p.idleTime)
+	}
 }
 
-func (p *pool) expire(k key, s *session, quit time.Duration) {
+// expire ends a session that was idle for too long. One that was taken out meanwhile is left alone.
+func (p *pool) expire(s *session) {
 	p.mu.Lock()
-	p.drop(k, s)
-	p.quits.Add(1)
-	p.mu.Unlock()
-	defer p.quits.Done()
-	s.quit(quit)
+	defer p.mu.Unlock()
+	if p.remove(s) {
+		p.leave(s)
+	}
 }
 
-// close ends all idle sessions, at once and together.
+// dismiss ends a session that no attempt has.
+func (p *pool) dismiss(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leave(s)
+}
+
+// leave lets a session say QUIT while nobody waits for it, with mu held.
+func (p *pool) leave(s *session) {
+	p.leaving++
+	go func() {
+		s.quit(p.quit)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.leaving--
+		p.left.Broadcast()
+	}()
+}
+
+// close ends all idle sessions together, and waits until all that are saying QUIT are gone.
 func (p *pool) close() {
 	p.mu.Lock()
-	var all []*session
+	defer p.mu.Unlock()
 	for _, list := range p.idle {
 		for _, s := range list {
-			if s.timer.Stop() {
-				all = append(all, s)
-			}
+			s.timer.Stop()
+			p.leave(s)
 		}
 	}
-	p.idle, p.count = nil, 0
-	p.mu.Unlock()
-	for _, s := range all {
-		p.quits.Go(func() { s.quit(time.Second) })
+	clear(p.idle)
+	p.count = 0
+	for p.leaving > 0 {
+		p.left.Wait()
 	}
-	p.quits.Wait()
 }

@@ -12,32 +12,32 @@ import (
 // Bounds on what a far end may answer. RFC 5321, section 4.5.3.1.5, allows lines of 512 octets; real ones are longer at
 // times, and beyond these it is an attack or a breakdown.
 const (
-	maxReplyLine  = 4096
-	maxReplyLines = 128
-	maxReply      = 64 << 10
+	maxReplyLine  = 4096     // octets
+	maxReplyLines = 100      // of one reply
+	maxReply      = 16 << 10 // octets of one reply
 )
 
 // errProtocol is what is wrong with an answer that is no SMTP reply.
 var errProtocol = errors.New("the host does not speak SMTP")
 
-// readReply reads one reply (RFC 5321, section 4.2). A bare LF ends a line too. said is called with each line.
-func readReply(r *bufio.Reader, said func(line string)) (reply dsn.Reply, err error) {
-	total := 0
-	for {
+// readReply reads one reply (RFC 5321, section 4.2). A bare LF ends a line too. Each line is given to show, and becomes
+// part of the reply as show returns it.
+func readReply(r *bufio.Reader, show func(line string) string) (reply dsn.Reply, err error) {
+	for total := 0; ; {
 		line, err := readReplyLine(r)
 		if err != nil {
 			return dsn.Reply{}, err
 		}
-		said(line)
-		code, last, err := parseReplyLine(line)
+		code, last, ok := parseReplyLine(line)
+		text := show(line)
 		switch {
-		case err != nil:
-			return dsn.Reply{}, err
+		case !ok:
+			return dsn.Reply{}, fmt.Errorf("%w: it answered %q", errProtocol, text[:min(len(text), 80)])
 		case reply.Code != 0 && code != reply.Code:
 			return dsn.Reply{}, fmt.Errorf("%w: one reply has the codes %d and %d", errProtocol, reply.Code, code)
 		}
 		reply.Code = code
-		reply.Lines = append(reply.Lines, line[min(4, len(line)):])
+		reply.Lines = append(reply.Lines, text[min(4, len(text)):])
 		if last {
 			return reply, nil
 		}
@@ -64,17 +64,17 @@ func readReplyLine(r *bufio.Reader) (string, error) {
 	return string(line), nil
 }
 
-func parseReplyLine(line string) (code int, last bool, err error) {
+// parseReplyLine reads the code, and whether the line is the last of its reply. ok is false where it is no reply at all.
+func parseReplyLine(line string) (code int, last, ok bool) {
+	if len(line) < 3 {
+		return 0, false, false
+	}
 	for i := range 3 {
-		if i >= len(line) || line[i] < '0' || line[i] > '9' {
-			return 0, false, fmt.Errorf("%w: it answered %q", errProtocol, clip(line))
+		if line[i] < '0' || line[i] > '9' {
+			return 0, false, false
 		}
 		code = code*10 + int(line[i]-'0')
 	}
-	if code < 200 || code > 599 || (len(line) > 3 && line[3] != ' ' && line[3] != '-') {
-		return 0, false, fmt.Errorf("%w: it answered %q", errProtocol, clip(line))
-	}
-	return code, len(line) == 3 || line[3] == ' ', nil
+	last = len(line) == 3 || line[3] == ' '
+	return code, last, code >= 200 && code <= 599 && (last || line[3] == '-')
 }
-
-func clip(s string) string { return s[:min(len(s), 80)] }

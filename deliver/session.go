@@ -2,8 +2,6 @@ package deliver
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -16,20 +14,22 @@ import (
 // A session is a connection on which the greeting, EHLO, TLS and the login are done: transactions may follow.
 type session struct {
 	*conn
+	key    key
 	caps   capabilities
 	tls    TLSState
 	born   time.Time
-	served int  // transactions
-	reused bool // it was idle before this attempt
-	broken bool // nothing more can be said on it
-	open   bool // a transaction was begun and not ended: RSET must come before the next
-	timer  *time.Timer
+	served int         // transactions
+	most   int         // recipients that the host takes in a transaction; 0 is not known
+	reused bool        // it was idle before, and has not answered since
+	broken bool        // nothing more can be said on it
+	open   bool        // a transaction was begun and not ended: RSET must come before the next
+	timer  *time.Timer // ends it when it is idle for too long
 }
 
 // key tells which sessions may serve a hop at an address.
 type key struct {
 	network, address, host string
-	plain                  bool
+	plain                  bool // opportunistic TLS is left out
 	protocol               route.Protocol
 	mode                   route.TLSMode
 	user                   string
@@ -38,116 +38,128 @@ type key struct {
 	helo                   string
 }
 
-func newKey(hop *route.Hop, t *target, addr netip.Addr, plain bool) key {
+func newKey(hop *route.Hop, p place, plain bool) key {
 	k := key{
-		network: "tcp", address: net.JoinHostPort(addr.String(), strconv.Itoa(int(t.port))), host: t.host, plain: plain,
-		protocol: hop.Protocol, mode: hop.Mode(), user: hop.User, secret: hop.Secret, source: hop.Source, helo: hop.HELO,
+		network: "unix", address: p.target.unix, host: p.target.host, plain: plain,
+		protocol: route.SMTP, mode: hop.Mode(), user: hop.User, secret: hop.Secret, source: hop.Source, helo: hop.HELO,
 	}
-	if t.unix != "" {
-		k.network, k.address = "unix", t.unix
+	if p.target.unix == "" {
+		k.network, k.address = "tcp", net.JoinHostPort(p.addr.String(), strconv.Itoa(int(p.target.port)))
+	}
+	if hop.Kind == route.Smarthost {
+		k.protocol = hop.Protocol
 	}
 	return k
 }
 
-// connect gives a session to a host at an address: one that was kept, or a new one. plain leaves opportunistic TLS out.
-func (d *Deliverer) connect(ctx context.Context, hop *route.Hop, k key, addr netip.AddrPort, id string) (*session, *Error) {
-	if s := d.pool.take(k); s != nil {
-		if d.Trace.Connect != nil {
-			d.Trace.Connect(k.host, addr, true, nil)
+// session gives a session to a host: one that was kept, unless fresh asks for a new one.
+func (d *Deliverer) session(ctx context.Context, hop *route.Hop, k key, addr netip.AddrPort, id string, fresh bool) (*session, *Error) {
+	if !fresh {
+		if s := d.pool.take(k); s != nil {
+			s.attach(ctx, id)
+			s.notef("connection used again")
+			if d.set.trace.Connect != nil {
+				d.set.trace.Connect(k.host, addr, true, nil)
+			}
+			return s, nil
 		}
-		return s, nil
 	}
 	return d.newSession(ctx, hop, k, addr, id)
 }
 
 func (d *Deliverer) newSession(ctx context.Context, hop *route.Hop, k key, addr netip.AddrPort, id string) (*session, *Error) {
-	nc, err := d.dial(ctx, hop, k)
-	if d.Trace.Connect != nil {
-		d.Trace.Connect(k.host, addr, false, err)
+	nc, err := d.dial(ctx, k)
+	if d.set.trace.Connect != nil {
+		d.set.trace.Connect(k.host, addr, false, err)
 	}
 	if err != nil {
-		return nil, at(tempErr(StageConnect, "4.4.1", "no connection: %w", err), k.host, addr)
+		c := &conn{host: k.host, addr: addr, script: d.Transcript, id: id}
+		c.notef("no connection: %v", err)
+		e := tempErr(StageConnect, "4.4.1", "no connection: %w", err)
+		e.Host, e.Addr = k.host, addr
+		return nil, e
 	}
-	s := &session{conn: newConn(nc, k.host, addr, d.Transcript), born: time.Now()}
-	detach := s.attach(ctx, id)
-	defer detach()
-	if e := d.greet(ctx, s, hop, k); e != nil {
-		e.TLS = s.tls
-		s.close()
-		return nil, at(e, k.host, addr)
+	s := &session{conn: newConn(nc, k.host, addr, d.Transcript), key: k, born: time.Now()}
+	s.attach(ctx, id)
+	s.notef("connected to %s", k.address)
+	if e := d.greet(s, hop); e != nil {
+		s.broken = e.Reply.IsZero() || e.Reply.Code == 421
+		d.dismiss(s)
+		return nil, s.at(e)
 	}
 	return s, nil
 }
 
-func at(e *Error, host string, addr netip.AddrPort) *Error {
-	e.Host, e.Addr = host, addr
+// at completes an error with the host.
+func (s *session) at(e *Error) *Error {
+	e.Host, e.Addr, e.TLS = s.host, s.addr, s.tls
 	return e
 }
 
-func (d *Deliverer) dial(ctx context.Context, hop *route.Hop, k key) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.Timeouts.Connect)
+func (d *Deliverer) dial(ctx context.Context, k key) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.set.timeouts.Connect)
 	defer cancel()
-	if d.Dial != nil && !hop.Source.IsValid() {
+	if d.Dial != nil && !k.source.IsValid() {
 		return d.Dial(ctx, k.network, k.address)
 	}
 	dialer := net.Dialer{}
-	if hop.Source.IsValid() && k.network == "tcp" {
-		dialer.LocalAddr = &net.TCPAddr{IP: hop.Source.AsSlice()}
+	if k.source.IsValid() && k.network == "tcp" {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(k.source, 0))
 	}
 	return dialer.DialContext(ctx, k.network, k.address)
 }
 
-// greet takes a new connection through greeting, EHLO, TLS and login.
-func (d *Deliverer) greet(ctx context.Context, s *session, hop *route.Hop, k key) *Error {
-	mode := k.mode
-	if k.protocol == route.SMTPS {
-		if e := d.secure(ctx, s, mode); e != nil {
+// greet takes a new connection through TLS, greeting, EHLO and login.
+func (d *Deliverer) greet(s *session, hop *route.Hop) *Error {
+	if s.key.protocol == route.SMTPS {
+		if e := d.secure(s); e != nil {
 			return e
 		}
 	}
-	if e := d.greeting(ctx, s); e != nil {
+	if e := d.greeting(s); e != nil {
 		return e
 	}
-	if e := d.ehlo(ctx, s, hop); e != nil {
+	if e := d.ehlo(s); e != nil {
 		return e
 	}
-	if s.tls.Version == "" && !k.plain {
-		if e := d.upgrade(ctx, s, hop, mode); e != nil {
+	if s.key.protocol != route.SMTPS && !s.key.plain {
+		if e := d.upgrade(s); e != nil {
 			return e
 		}
 	}
-	return d.login(ctx, s, hop)
+	return d.login(s, hop)
 }
 
 // greeting reads the host's first words. A refusal here is of this host only (RFC 5321, section 3.1).
-func (d *Deliverer) greeting(ctx context.Context, s *session) *Error {
-	if err := s.within(ctx, d.Timeouts.Greeting); err != nil {
-		return s.lost(StageGreeting, err)
+func (d *Deliverer) greeting(s *session) *Error {
+	err := s.within(d.set.timeouts.Greeting)
+	var reply dsn.Reply
+	if err == nil {
+		reply, err = s.read()
 	}
-	reply, err := s.read()
-	if err != nil {
+	switch {
+	case err != nil:
 		return s.lost(StageGreeting, err)
-	}
-	if reply.Code != 220 {
+	case reply.Code != 220:
 		return hostErr(StageGreeting, reply)
 	}
 	return nil
 }
 
 // ehlo greets with EHLO, and where that is unknown with HELO (RFC 5321, section 3.2).
-func (d *Deliverer) ehlo(ctx context.Context, s *session, hop *route.Hop) *Error {
-	name := hop.HELO
+func (d *Deliverer) ehlo(s *session) *Error {
+	name := s.key.helo
 	if name == "" {
-		name = d.Hostname
+		name = d.set.hostname
 	}
 	verb := "EHLO "
-	if hop.Protocol == route.LMTP {
+	if s.key.protocol == route.LMTP {
 		verb = "LHLO "
 	}
-	reply, err := s.ask(ctx, d.Timeouts.EHLO, verb+name)
-	if err == nil && reply.Permanent() && hop.Protocol != route.LMTP {
-		s.caps = capabilities{}
-		reply, err = s.ask(ctx, d.Timeouts.EHLO, "HELO "+name)
+	s.caps = capabilities{}
+	reply, err := s.ask(d.set.timeouts.EHLO, verb+oneWord(name))
+	if err == nil && reply.Permanent() && s.key.protocol != route.LMTP {
+		reply, err = s.ask(d.set.timeouts.EHLO, "HELO "+oneWord(name))
 		if err == nil && reply.Code == 250 {
 			return nil
 		}
@@ -164,69 +176,73 @@ func (d *Deliverer) ehlo(ctx context.Context, s *session, hop *route.Hop) *Error
 
 // upgrade does what the mode asks of STARTTLS. A failure of opportunistic TLS has TLS in its stage: the caller tries
 // other hosts, then this one in the clear.
-func (d *Deliverer) upgrade(ctx context.Context, s *session, hop *route.Hop, mode route.TLSMode) *Error {
+func (d *Deliverer) upgrade(s *session) *Error {
+	mode := s.key.mode
 	switch {
 	case mode == route.TLSNone || (mode == route.TLSOpportunistic && !s.caps.startTLS):
 		return nil
-	case mode == route.TLSDANE:
-		return tempErr(StageTLS, "4.7.5", "tls=dane is not built in yet: write tls=verified or tls=required in the route").trouble()
 	case !s.caps.startTLS:
 		return tempErr(StageTLS, "4.7.4", "the host offers no TLS, and the route asks for tls=%s", mode)
 	}
-	reply, err := s.ask(ctx, d.Timeouts.EHLO, "STARTTLS")
-	if err != nil {
+	reply, err := s.ask(d.set.timeouts.EHLO, "STARTTLS")
+	switch {
+	case err != nil:
 		return s.lost(StageTLS, err)
-	}
-	if reply.Code != 220 {
+	case reply.Code != 220:
 		return hostErr(StageTLS, reply)
 	}
-	if e := d.secure(ctx, s, mode); e != nil {
+	if e := d.secure(s); e != nil {
 		return e
 	}
-	return d.ehlo(ctx, s, hop) // what was offered in the clear counts no more (RFC 3207, section 4.2)
-}
-
-func (d *Deliverer) secure(ctx context.Context, s *session, mode route.TLSMode) *Error {
-	state, err := d.startTLS(ctx, s.conn, mode)
-	s.tls = state
-	if err != nil {
-		return tempErr(StageTLS, "4.7.5", "TLS with the host failed: %w", err)
+	e := d.ehlo(s) // what was offered in the clear counts no more (RFC 3207, section 4.2)
+	if e != nil && e.Reply.IsZero() {
+		e.Stage = StageTLS // a host may end a handshake that we think done (RFC 8446, section 4.4.2.4)
 	}
-	return nil
+	return e
 }
 
-// lost is the error of a connection that broke, said junk or fell silent.
-func (c *conn) lost(stage Stage, err error) *Error {
-	status := "4.4.2"
-	var timeout net.Error
+func (d *Deliverer) secure(s *session) *Error {
+	err := d.startTLS(s)
 	switch {
-	case errors.Is(err, errProtocol):
-		status = "4.5.0"
-	case errors.As(err, &timeout) && timeout.Timeout():
-		err = fmt.Errorf("the host did not answer in time: %w", err)
-	default:
-		err = fmt.Errorf("the connection was lost: %w", err)
+	case err == nil:
+		return nil
+	case s.ctx.Err() != nil:
+		return s.lost(StageTLS, err)
 	}
-	c.note('*', err.Error())
-	return tempErr(stage, dsnStatus(status), "%w", err)
+	return tempErr(StageTLS, "4.7.5", "TLS with the host failed: %w", err)
 }
 
 // close ends a session without a word.
 func (s *session) close() {
 	s.broken = true
-	s.net.Close()
+	s.raw.Close()
 }
 
 // quit says QUIT and does not wait longer than it must for the answer, on which nothing depends.
 func (s *session) quit(wait time.Duration) {
-	if !s.broken {
-		s.net.SetDeadline(time.Now().Add(wait))
-		s.say("QUIT")
-		if s.w.Flush() == nil {
-			s.read()
-		}
+	s.raw.SetDeadline(time.Now().Add(wait))
+	s.say("QUIT")
+	if s.w.Flush() == nil {
+		s.read()
 	}
-	s.close()
+	s.net.Close()
 }
 
-func dsnStatus(s string) dsn.Status { return dsn.Status(s) }
+// release puts a session into the pool, or ends it.
+func (d *Deliverer) release(s *session) {
+	used := s.served >= d.set.limits.Messages || time.Since(s.born) >= d.set.limits.Age
+	if s.broken || used || !s.detach() {
+		d.dismiss(s)
+		return
+	}
+	d.pool.put(s)
+}
+
+// dismiss ends a session, with QUIT where the host still listens.
+func (d *Deliverer) dismiss(s *session) {
+	if !s.detach() || s.broken {
+		s.close()
+		return
+	}
+	d.pool.dismiss(s)
+}

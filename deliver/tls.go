@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,59 +13,61 @@ import (
 var errPlaintext = errors.New("the host sent data between its answer to STARTTLS and the handshake")
 
 // startTLS makes the handshake on a connection whose far end expects it.
-func (d *Deliverer) startTLS(ctx context.Context, c *conn, mode route.TLSMode) (TLSState, error) {
-	if c.r.Buffered() > 0 {
-		return TLSState{}, errPlaintext
-	}
-	if err := c.within(ctx, d.Timeouts.TLS); err != nil {
-		return TLSState{}, err
-	}
-	tc := tls.Client(c.net, d.tlsConfig(c.host, mode))
-	err := tc.HandshakeContext(ctx)
-	state := TLSState{}
-	if err == nil {
-		state, err = d.checkTLS(tc.ConnectionState(), c.host, mode)
-	}
-	if d.Trace.TLS != nil {
-		d.Trace.TLS(c.host, state, err)
+func (d *Deliverer) startTLS(s *session) error {
+	err := d.handshake(s)
+	if d.set.trace.TLS != nil {
+		d.set.trace.TLS(s.host, s.tls, err)
 	}
 	if err != nil {
-		c.note('*', "TLS failed: "+err.Error())
-		return state, err
+		s.notef("TLS failed: %v", err)
+		return err
 	}
-	c.net = tc
-	c.r.Reset(tc)
-	c.w.Reset(tc)
-	c.note('*', fmt.Sprintf("%s %s, certificate verified: %t", state.Version, state.Cipher, state.Verified))
-	return state, nil
+	s.notef("%s %s, certificate verified: %t", s.tls.Version, s.tls.Cipher, s.tls.Verified)
+	return nil
+}
+
+func (d *Deliverer) handshake(s *session) error {
+	if s.r.Buffered() > 0 {
+		return errPlaintext
+	}
+	if err := s.within(d.set.timeouts.TLS); err != nil {
+		return err
+	}
+	tc := tls.Client(s.raw, d.tlsConfig(s.host, s.key.mode))
+	if err := tc.HandshakeContext(s.ctx); err != nil {
+		return err
+	}
+	cs := tc.ConnectionState()
+	invalid := d.verify(cs, s.host)
+	s.tls = TLSState{Version: tls.VersionName(cs.Version), Cipher: tls.CipherSuiteName(cs.CipherSuite), Verified: invalid == nil}
+	if invalid != nil && s.key.mode == route.TLSVerified {
+		return fmt.Errorf("the certificate is not valid for %s: %w", s.host, invalid)
+	}
+	s.net = tc
+	s.r.Reset(tc)
+	s.w.Reset(tc)
+	return nil
 }
 
 // tlsConfig is for one host. Certificates are checked after the handshake, because most modes go on without a valid one.
 func (d *Deliverer) tlsConfig(host string, mode route.TLSMode) *tls.Config {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	cfg := &tls.Config{}
 	if d.TLS != nil {
 		cfg = d.TLS.Clone()
 	}
-	if mode == route.TLSOpportunistic && (d.TLS == nil || d.TLS.MinVersion == 0) {
+	switch {
+	case cfg.MinVersion != 0:
+	case mode == route.TLSOpportunistic:
 		cfg.MinVersion = tls.VersionTLS10 // better than the clear, which is what comes otherwise (RFC 7435)
+	default:
+		cfg.MinVersion = tls.VersionTLS12
 	}
 	cfg.ServerName = host
 	cfg.InsecureSkipVerify = true
 	if cfg.ClientSessionCache == nil {
-		cfg.ClientSessionCache = d.sessions
+		cfg.ClientSessionCache = d.set.sessions
 	}
 	return cfg
-}
-
-// checkTLS says how a connection is protected, and fails where the mode asks for more.
-func (d *Deliverer) checkTLS(cs tls.ConnectionState, host string, mode route.TLSMode) (TLSState, error) {
-	state := TLSState{Version: tls.VersionName(cs.Version), Cipher: tls.CipherSuiteName(cs.CipherSuite)}
-	err := d.verify(cs, host)
-	state.Verified = err == nil
-	if mode == route.TLSVerified && err != nil {
-		return state, fmt.Errorf("the certificate is not valid for %s: %w", host, err)
-	}
-	return state, nil
 }
 
 func (d *Deliverer) verify(cs tls.ConnectionState, host string) error {

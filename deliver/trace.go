@@ -1,10 +1,17 @@
 package deliver
 
-import "net/netip"
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sortie-mail/sortie/deliver/resolve"
+)
 
 // A Trace is a set of hooks that are called while attempts are made, in the manner of net/http/httptrace. Any may be nil.
 // They are called from the goroutine of the attempt, several at once, and must return quickly.
 type Trace struct {
+	// Lookup tells every answer of a [resolve.Resolver], with the aliases that were followed.
+	Lookup func(answer resolve.Answer, err error)
 	// Hosts tells the MX hosts of a domain in the order in which they will be tried.
 	Hosts func(domain string, hosts []string)
 	// Connect tells of a connection: made anew, taken from those that were kept, or failed.
@@ -13,4 +20,11 @@ type Trace struct {
 	TLS func(host string, state TLSState, err error)
 	// Outcome tells each outcome at the end of an attempt.
 	Outcome func(m *Message, o Outcome)
+}
+
+func (t *Trace) lookups(ctx context.Context) context.Context {
+	if t.Lookup == nil {
+		return ctx
+	}
+	return resolve.WithTrace(ctx, &resolve.Trace{Answered: t.Lookup})
 }

@@ -1,10 +1,9 @@
 package deliver
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"github.com/sortie-mail/sortie/dsn"
@@ -12,235 +11,217 @@ import (
 )
 
 // A transaction hands the message to a session for some recipients: MAIL, RCPT for each, DATA, the message
-// (RFC 5321, section 3.3). Where the host offers PIPELINING the envelope goes out in one write (RFC 2920).
+// (RFC 5321, section 3.3).
 type transaction struct {
 	d    *Deliverer
 	s    *session
 	hop  *route.Hop
 	m    *Message
 	form form
-	body io.ReadCloser
 
-	to    []*Outcome // to ask for; from answer on, those without an answer
-	taken []*Outcome // the host has said yes to their RCPT
-	later []*Outcome // the host has enough recipients: they go in the next transaction (RFC 5321, section 4.5.3.1.10)
+	waiting []*Outcome // without an answer yet, in the order of their RCPT
+	taken   []*Outcome // the host has said yes to their RCPT
+	later   []*Outcome // the host has enough recipients: they go in the next transaction (RFC 5321, section 4.5.3.1.10)
+	refused *Error     // MAIL was
+	ready   bool       // the host waits for the message
 }
 
-// run makes the transaction and decides all of to, but for later. An error says that the session, or the message on
+// run makes the transaction and decides all of waiting, but for later. An error says that the session, or the message on
 // this session, has no future; recipients that were not part of the transaction share it.
-func (t *transaction) run(ctx context.Context) *Error {
-	if e := t.prepare(); e != nil {
-		t.fail(t.to, e)
-		return e
+func (t *transaction) run() *Error {
+	e := t.prepare()
+	if e == nil && len(t.waiting) > 0 {
+		e = t.perform()
 	}
-	if len(t.to) == 0 {
-		return nil
+	if e != nil && !e.stale {
+		if !e.local {
+			t.s.at(e)
+		}
+		failAll(t.waiting, e)
+		failAll(t.taken, e)
 	}
+	return e
+}
+
+func (t *transaction) perform() *Error {
 	body, err := t.m.Open()
 	if err != nil {
-		e := localErr(err)
-		t.fail(t.to, e)
-		return e
+		return localErr(StageMail, err)
 	}
-	t.body = body
 	defer body.Close()
 	t.s.served++
-	if e := t.envelope(ctx); e != nil {
-		if !e.stale {
-			t.fail(t.to, e)
-			t.fail(t.taken, e)
-		}
+	if e := t.envelope(); e != nil || !t.ready {
 		return e
 	}
-	if len(t.taken) == 0 {
-		return nil
-	}
-	return t.content(ctx)
+	return t.content(body)
 }
 
 // fail makes an error the outcome of recipients.
-func (t *transaction) fail(list []*Outcome, e *Error) {
-	failAll(list, t.s.at(e))
+func (t *transaction) fail(list []*Outcome, e *Error) { failAll(list, t.s.at(e)) }
+
+// A command is a line of the envelope. The replies are of the stage.
+type command struct {
+	verb  verb
+	stage Stage
+	line  string
 }
 
-// at completes an error with the host.
-func (s *session) at(e *Error) *Error {
-	e.Host, e.Addr, e.TLS = s.host, s.addr, s.tls
-	return e
-}
+type verb uint8
 
-// localErr is trouble with the message itself, on our side: no host is to blame, and none is asked again.
-func localErr(err error) *Error {
-	e := tempErr(StageRoute, "4.3.0", "the message could not be read: %w", err)
-	e.local = true
-	return e
-}
+const (
+	verbRSET verb = iota
+	verbMAIL
+	verbRCPT
+	verbDATA
+)
 
-// envelope plays everything up to the answer to DATA.
-func (t *transaction) envelope(ctx context.Context) *Error {
-	if t.s.caps.pipelining {
-		t.reset()
-		t.s.say(t.form.mail)
-		for _, o := range t.to {
-			t.s.say(t.form.rcpt(o))
-		}
-		t.s.say("DATA")
-		return t.answers(ctx)
-	}
-	return t.lockstep(ctx)
-}
-
-// reset takes back what an earlier transaction left open. Its reply is read before the others'.
-func (t *transaction) reset() {
+// commands are those of the envelope, in order. RSET comes first where an earlier transaction was not ended.
+func (t *transaction) commands() []command {
+	list := make([]command, 0, len(t.waiting)+3)
 	if t.s.open {
-		t.s.say("RSET")
+		list = append(list, command{verbRSET, StageMail, "RSET"})
 	}
+	list = append(list, command{verbMAIL, StageMail, t.form.mail})
+	for _, o := range t.waiting {
+		list = append(list, command{verbRCPT, StageRcpt, t.form.rcpt(o)})
+	}
+	return append(list, command{verbDATA, StageData, "DATA"})
 }
 
-// lockstep waits for each reply before the next command.
-func (t *transaction) lockstep(ctx context.Context) *Error {
-	t.reset()
-	if t.s.open {
-		if e := t.resetReply(ctx); e != nil {
+// envelope plays everything up to the answer to DATA: some commands, then their answers, then the next commands.
+func (t *transaction) envelope() *Error {
+	todo := t.commands()
+	for len(todo) > 0 && t.refused == nil {
+		n, e := t.flight(todo)
+		if e != nil || n == 0 {
 			return e
 		}
-	}
-	t.s.say(t.form.mail)
-	ok, e := t.mailReply(ctx)
-	if !ok {
-		return e
-	}
-	for len(t.to) > 0 {
-		t.s.say(t.form.rcpt(t.to[0]))
-		if e := t.rcptReply(ctx); e != nil {
-			return e
+		for _, c := range todo[:n] {
+			if e := t.answer(c); e != nil {
+				return e
+			}
 		}
+		todo = todo[n:]
 	}
-	if len(t.taken) == 0 {
-		return nil
-	}
-	t.s.say("DATA")
-	return t.dataReply(ctx)
+	return t.refused
 }
 
-// answers reads the replies to a pipelined envelope, each matched to its command.
-func (t *transaction) answers(ctx context.Context) *Error {
-	if t.s.open {
-		if e := t.resetReply(ctx); e != nil {
-			return e
+// flight says the next commands: one, or with PIPELINING (RFC 2920) as many as the write buffer holds, which is all of an
+// ordinary envelope. It is bounded so that we never wait to write while the host waits for us to read.
+func (t *transaction) flight(todo []command) (n int, _ *Error) {
+	if t.s.r.Buffered() > 0 {
+		return 0, t.broken(t.s.lost(StageMail, fmt.Errorf("%w: it answered what it was not asked", errProtocol)))
+	}
+	if err := t.s.within(t.d.set.timeouts.Mail); err != nil {
+		return 0, t.broken(t.s.lost(todo[0].stage, err))
+	}
+	for n < len(todo) && (n == 0 || (t.s.caps.pipelining && len(todo[n].line)+2 <= t.s.w.Available())) {
+		if todo[n].verb == verbDATA && n == 0 && len(t.taken) == 0 {
+			break // nobody is left
 		}
+		t.s.say(todo[n].line)
+		n++
 	}
-	asked := len(t.to)
-	ok, e := t.mailReply(ctx)
-	if !ok {
-		return t.drain(ctx, asked, e)
-	}
-	for len(t.to) > 0 {
-		if e := t.rcptReply(ctx); e != nil {
-			return e
-		}
-	}
-	return t.dataReply(ctx)
+	return n, nil
 }
 
-// drain reads the answers to RCPT and DATA after MAIL was refused; they say nothing new.
-func (t *transaction) drain(ctx context.Context, asked int, e *Error) *Error {
-	for range asked {
-		if t.s.broken {
-			return e
-		}
-		if _, lost := t.reply(ctx, StageRcpt); lost != nil {
-			return e
-		}
-	}
-	if t.s.broken {
-		return e
-	}
-	if reply, lost := t.reply(ctx, StageData); lost == nil && reply.Code == 354 {
-		t.loneDot(ctx)
-	}
-	return e
-}
-
-// reply flushes what was said and reads one reply. The session is broken where that fails, and where the host says that
-// it closes (421; RFC 5321, section 3.8).
-func (t *transaction) reply(ctx context.Context, stage Stage) (dsn.Reply, *Error) {
-	err := t.s.within(ctx, t.d.step(stage))
-	if err == nil {
-		err = t.s.w.Flush()
-	}
-	var reply dsn.Reply
-	if err == nil || !isTimeout(err) {
-		var readErr error
-		reply, readErr = t.s.read() // a host that hangs up may have said why before
-		if readErr == nil {
-			err = nil
-		} else if err == nil {
-			err = readErr
-		}
-	}
-	if err != nil {
-		t.s.broken = true
-		return dsn.Reply{}, t.s.lost(stage, err)
-	}
-	if reply.Code == 421 {
-		t.s.broken = true
+// reply flushes what was said and reads one reply. An error says that the session is over: it broke, the host closes it
+// (421; RFC 5321, section 3.8), or what the host says does not fit what it was asked.
+func (t *transaction) reply(stage Stage) (dsn.Reply, *Error) {
+	reply, err := t.await(stage)
+	switch {
+	case err != nil:
+		return reply, t.broken(t.s.lost(stage, err))
+	case reply.Code == 421 || !fits(stage, reply.Code):
+		return reply, t.broken(hostErr(stage, reply))
 	}
 	return reply, nil
 }
 
-func (t *transaction) resetReply(ctx context.Context) *Error {
-	reply, e := t.reply(ctx, StageMail)
-	switch {
-	case e != nil:
-	case reply.Code == 250:
-		t.s.open = false
-		return nil
-	default:
-		t.s.broken = true
-		e = hostErr(StageMail, reply)
+func (t *transaction) await(stage Stage) (dsn.Reply, error) {
+	if err := t.s.within(t.d.set.timeouts.of(stage)); err != nil {
+		return dsn.Reply{}, err
 	}
-	e.stale = t.s.reused
-	return t.s.at(e)
+	err := t.s.w.Flush()
+	if err != nil && isTimeout(err) {
+		return dsn.Reply{}, err
+	}
+	reply, readErr := t.s.read() // a host that hangs up may have said why before
+	if readErr == nil || err == nil {
+		return reply, readErr
+	}
+	return reply, err
 }
 
-// mailReply reports whether MAIL was taken.
-func (t *transaction) mailReply(ctx context.Context) (ok bool, _ *Error) {
-	reply, e := t.reply(ctx, StageMail)
-	switch {
-	case e != nil:
-		e.stale = t.s.reused
-	case reply.Code == 421:
-		e = hostErr(StageMail, reply)
-		e.stale = t.s.reused
-	case reply.Code/100 == 2:
-		t.s.open, t.s.reused = true, false
-		return true, nil
-	default:
-		t.s.reused = false
-		e = t.refusal(StageMail, reply)
-	}
-	return false, t.s.at(e)
+// broken ends the session. One that was idle before may have died then, which is nobody's failure.
+func (t *transaction) broken(e *Error) *Error {
+	t.s.broken = true
+	e.stale = t.s.reused && t.s.ctx.Err() == nil
+	return e
 }
 
-// rcptReply reads the answer for the first of to.
-func (t *transaction) rcptReply(ctx context.Context) *Error {
-	reply, e := t.reply(ctx, StageRcpt)
-	o := t.to[0]
+// fits reports whether a reply can be one to a command (RFC 5321, section 4.3.2).
+func fits(stage Stage, code int) bool {
 	switch {
+	case code >= 400:
+		return true
+	case stage == StageData:
+		return code == 354
+	}
+	return code < 300
+}
+
+// answer reads the reply to a command, and does what follows from it.
+func (t *transaction) answer(c command) *Error {
+	reply, e := t.reply(c.stage)
+	switch {
+	case t.refused != nil && e != nil:
+		return t.refused // which says more
 	case e != nil:
 		return e
-	case reply.Code == 421:
-		return hostErr(StageRcpt, reply)
-	case reply.Code/100 == 2:
+	case c.verb == verbDATA:
+		return t.answerData(reply)
+	case t.refused != nil: // what comes after says nothing new
+	case c.verb == verbRSET:
+		return t.answerReset(reply)
+	case c.verb == verbMAIL:
+		t.answerMail(reply)
+	default:
+		t.answerRcpt(reply)
+	}
+	return nil
+}
+
+func (t *transaction) answerReset(reply dsn.Reply) *Error {
+	if reply.Code >= 400 {
+		return t.broken(hostErr(StageMail, reply))
+	}
+	t.s.open = false
+	return nil
+}
+
+func (t *transaction) answerMail(reply dsn.Reply) {
+	t.s.reused = false
+	if reply.Code >= 400 {
+		t.refused = t.refusal(StageMail, reply)
+		return
+	}
+	t.s.open = true
+}
+
+// answerRcpt decides about the first of waiting.
+func (t *transaction) answerRcpt(reply dsn.Reply) {
+	o := t.waiting[0]
+	t.waiting = t.waiting[1:]
+	switch {
+	case reply.Code < 300:
 		t.taken = append(t.taken, o)
 	case len(t.taken) > 0 && isTooMany(reply):
 		t.later = append(t.later, o)
+		t.s.most = len(t.taken)
 	default:
 		o.fail(t.s.at(t.refusal(StageRcpt, reply)))
 	}
-	t.to = t.to[1:]
-	return nil
 }
 
 // isTooMany reports whether a host has enough recipients in one transaction. Old ones say 552 (RFC 5321,
@@ -251,136 +232,103 @@ func isTooMany(r dsn.Reply) bool {
 		(r.Code == 552 && strings.Contains(strings.ToLower(r.Text()), "too many recipients"))
 }
 
-// dataReply reads the answer to DATA. An error concerns everybody who is taken.
-func (t *transaction) dataReply(ctx context.Context) *Error {
-	reply, e := t.reply(ctx, StageData)
+func (t *transaction) answerData(reply dsn.Reply) *Error {
 	switch {
-	case len(t.taken) == 0 && e != nil:
-		return nil // everybody has an answer, and the session is marked as broken
-	case e != nil:
-		return e
-	case reply.Code == 354 && len(t.taken) == 0:
-		t.loneDot(ctx) // RFC 2920, section 3.1
-		return nil
-	case reply.Code == 354 || len(t.taken) == 0:
-		return nil
+	case reply.Code == 354 && len(t.taken) > 0:
+		t.ready = true
+	case reply.Code == 354:
+		t.s.say(".") // a message to nobody (RFC 2920, section 3.1)
+		if _, e := t.reply(StageDot); e != nil {
+			return e
+		}
+		t.s.open = false
+	default:
+		t.fail(t.taken, t.refusal(StageData, reply))
+		t.taken = nil
 	}
-	refused := t.taken
-	t.taken = nil
-	if reply.Code == 421 {
-		t.fail(refused, hostErr(StageData, reply))
-		return nil
-	}
-	t.fail(refused, t.refusal(StageData, reply))
 	return nil
 }
 
-// loneDot ends a message that goes to nobody.
-func (t *transaction) loneDot(ctx context.Context) {
-	t.s.say(".")
-	if _, e := t.reply(ctx, StageDot); e == nil {
-		t.s.open = false
-	}
-}
-
-// refusal is the error of a reply that is not yes. One that is neither no makes no sense, and nor does what would follow.
+// refusal is the error of a 4yz or 5yz reply. That we should have logged in, or used TLS, is no word about the recipient.
 func (t *transaction) refusal(stage Stage, r dsn.Reply) *Error {
-	if c := r.Code / 100; c == 4 || c == 5 {
-		return replyErr(stage, r)
+	switch r.Code {
+	case 530, 534, 535, 538: // RFC 4954, section 6; RFC 3207, section 4
+		if t.hop.Kind == route.Smarthost {
+			return replyErr(stage, r).trouble()
+		}
+		if t.s.key.plain {
+			return hostErr(stage, r)
+		}
 	}
-	t.s.broken = true
-	return &Error{Stage: stage, Reply: r, Status: "4.5.0", Temporary: true}
+	return replyErr(stage, r)
 }
 
 // content sends the message and reads what becomes of it.
-func (t *transaction) content(ctx context.Context) *Error {
-	e := t.send(ctx)
-	if e != nil {
-		t.fail(t.taken, e)
+func (t *transaction) content(body io.Reader) *Error {
+	if e := t.send(body); e != nil {
 		return e
-	}
-	if t.hop.Protocol == route.LMTP && t.hop.Kind == route.Smarthost {
-		for len(t.taken) > 0 { // a reply for each (RFC 2033, section 4.2)
-			one := t.taken[:1]
-			if e := t.dotReply(ctx, one); e != nil {
-				t.fail(t.taken[1:], e)
-				return e
-			}
-			t.taken = t.taken[1:]
-		}
-		t.s.open = false
-		return nil
 	}
 	t.s.open = false
-	return t.dotReply(ctx, t.taken)
-}
-
-// send writes the message and the dot. Nothing was delivered when it fails: the dot did not go out.
-func (t *transaction) send(ctx context.Context) *Error {
-	n, err := t.copyBody(ctx)
-	t.s.note('C', "["+strconv.FormatInt(n, 10)+" octets of message]")
-	if err == nil {
-		t.s.say(".")
-		if err = t.s.within(ctx, t.d.Timeouts.Block); err == nil {
-			err = t.s.w.Flush()
+	for len(t.taken) > 0 {
+		n := len(t.taken)
+		if t.s.key.protocol == route.LMTP {
+			n = 1 // a reply for each (RFC 2033, section 4.2)
 		}
-	}
-	if err == nil {
-		return nil
-	}
-	t.s.broken = true
-	var local *readError
-	if errors.As(err, &local) {
-		t.s.close() // without a dot: the host throws away what it has
-		return localErr(local.err)
-	}
-	if e := t.early(err); e != nil {
-		return e
-	}
-	return t.s.lost(StageDot, err)
-}
-
-// early is the refusal of a host that hung up while it was sent the message, where it said why.
-func (t *transaction) early(err error) *Error {
-	if isTimeout(err) {
-		return nil
-	}
-	t.s.net.SetReadDeadline(deadline(t.d.Timeouts.Quit))
-	reply, err := t.s.read()
-	if err != nil || reply.Code < 400 {
-		return nil
-	}
-	return replyErr(StageDot, reply)
-}
-
-// dotReply reads what became of the message for some recipients. Without a reply nobody knows (RFC 1047).
-func (t *transaction) dotReply(ctx context.Context, taken []*Outcome) *Error {
-	reply, e := t.reply(ctx, StageDot)
-	switch {
-	case e != nil:
-		e.PossiblyDelivered = true
-		t.fail(taken, e)
-		return t.s.at(e)
-	case reply.Code == 421:
-		t.fail(taken, hostErr(StageDot, reply))
-	case reply.Code/100 != 2:
-		t.fail(taken, t.refusal(StageDot, reply))
-	default:
-		for _, o := range taken {
-			t.succeed(o, reply)
+		reply, e := t.reply(StageDot)
+		if e != nil {
+			return t.unknown(n, e)
 		}
+		for _, o := range t.taken[:n] {
+			if reply.Code < 300 {
+				o.succeed(t.s, reply)
+			} else {
+				o.fail(t.s.at(t.refusal(StageDot, reply)))
+			}
+		}
+		t.taken = t.taken[n:]
 	}
 	return nil
 }
 
-func (t *transaction) succeed(o *Outcome, reply dsn.Reply) {
-	o.leave()
-	o.Result, o.Reply, o.Detail, o.Stage = Delivered, reply, "", StageDot
-	if o.to.Notify.Success() && !t.s.caps.dsn {
-		o.Result = Relayed // RFC 3461, section 5.2.2
+// unknown is the end of a session that should have said what becomes of the message. Without that nobody knows (RFC 1047);
+// only 421 means that the first n do not have it.
+func (t *transaction) unknown(n int, e *Error) *Error {
+	if e.Reply.Code == 421 {
+		no := *e
+		t.fail(t.taken[:n], &no)
+		t.taken = t.taken[n:]
 	}
-	if o.Status = reply.Status(); o.Status == "" {
-		o.Status = "2.0.0"
+	e.PossiblyDelivered = len(t.taken) > 0
+	return e
+}
+
+// send writes the message and the dot. Nothing was delivered when it fails: the dot did not go out whole.
+func (t *transaction) send(body io.Reader) *Error {
+	n, err := t.copyBody(body)
+	t.s.notef("%d octets of message sent", n)
+	if err == nil {
+		t.s.say(".")
+		err = t.s.w.Flush()
 	}
-	o.Host, o.Addr, o.TLS = t.s.host, t.s.addr, t.s.tls
+	if err == nil {
+		return nil
+	}
+	t.s.broken = true // without a dot: the host throws away what it has
+	var local *readError
+	if errors.As(err, &local) {
+		return localErr(StageDot, local.err)
+	}
+	lost := t.s.lost(StageDot, err)
+	if reply := t.lastWords(); reply.Code >= 400 {
+		return replyErr(StageDot, reply)
+	}
+	return lost
+}
+
+// lastWords is what a host said while it was sent the message, and stopped reading or hung up; zero where it said nothing.
+func (t *transaction) lastWords() (reply dsn.Reply) {
+	if t.s.within(t.d.set.timeouts.Quit) == nil {
+		reply, _ = t.s.read()
+	}
+	return reply
 }

@@ -1,15 +1,18 @@
 package deliver
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
-// A Transcript gets every line of every session, both ways. Credentials are replaced before, and bodies are told as
-// their number of octets. Implementations are safe for concurrent use and must return quickly.
+// A Transcript gets every line of every session, both ways. Credentials are replaced by *** before, also where the host
+// repeats them, and bodies are told as their number of octets. Implementations are safe for concurrent use and must
+// return quickly.
 type Transcript interface{ Line(l TranscriptLine) }
 
 // A TranscriptLine is one line of a session.
@@ -23,7 +26,7 @@ type TranscriptLine struct {
 }
 
 // NewTranscript writes a transcript as text, one line each: time, message, host and address, who, text. Control
-// characters are written as \x1b, so that no far end can play tricks on a terminal.
+// characters are written as \x1b, so that no far end can play tricks on a terminal. What cannot be written is lost.
 func NewTranscript(w io.Writer) Transcript { return &textTranscript{w: w} }
 
 type textTranscript struct {
@@ -36,39 +39,35 @@ func (t *textTranscript) Line(l TranscriptLine) {
 	if l.Addr.IsValid() {
 		where += "[" + l.Addr.Addr().String() + "]"
 	}
-	text := fmt.Sprintf("%s %s %s %c: %s\n", l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), l.ID, where, l.From, visible(l.Text))
+	text := fmt.Sprintf("%s %s %s %c: %s\n",
+		l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), visible(cmp.Or(l.ID, "-")), where, l.From, visible(l.Text))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	io.WriteString(t.w, text)
 }
 
-// visible writes control characters as \xNN and leaves everything else as it is.
+// visible writes what is no text as \xNN and leaves everything else as it is.
 func visible(s string) string {
-	clean := true
-	for _, r := range s {
-		if isControl(r) {
-			clean = false
-			break
+	var b []byte
+	done := 0 // octets of s that are in b
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		if isControl(r) || (r == utf8.RuneError && size == 1) {
+			b = append(b, s[done:i]...)
+			for _, c := range []byte(s[i : i+size]) {
+				b = fmt.Appendf(b, `\x%02x`, c)
+			}
+			done = i + size
 		}
+		i += size
 	}
-	if clean {
+	if b == nil {
 		return s
 	}
-	var b []byte
-	for i, r := range s {
-		switch {
-		case r == 0xfffd && s[i] != 0xef: // not UTF-8
-			b = fmt.Appendf(b, `\x%02x`, s[i])
-		case isControl(r):
-			b = fmt.Appendf(b, `\x%02x`, r)
-		default:
-			b = append(b, string(r)...)
-		}
-	}
-	return string(b)
+	return string(append(b, s[done:]...))
 }
 
 // isControl reports what may act on a terminal: C0 and C1 controls, and the marks that turn the direction of text.
 func isControl(r rune) bool {
-	return r < ' ' || (r >= 0x7f && r < 0xa0) || r == 0xfffd || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
+	return r < ' ' || (r >= 0x7f && r < 0xa0) || (r >= 0x200e && r <= 0x200f) || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
 }
