@@ -5,7 +5,7 @@ import "time"
 // A Report is one delivery status notification: what became of one message for some of its recipients
 // (RFC 3464). [Builder] writes it as mail, [Parse] reads it back.
 type Report struct {
-	ReportingMTA string    // name of the host that reports
+	ReportingMTA string    // name of the host that reports; never ""
 	EnvelopeID   string    // ENVID of the original, decoded; "" when it had none
 	Arrival      time.Time // when the original was accepted
 	Recipients   []Recipient
@@ -41,6 +41,6 @@ type Recipient struct {
 
 // An Address is an address with its type: "rfc822;user@example.org" (RFC 3464, section 2.1.2; RFC 6533 for "utf-8").
 type Address struct {
-	Type string // lower case; "" and "" Addr is no address
-	Addr string // decoded: no xtext
+	Type string // lower case; "" with an Addr is "rfc822", or "utf-8" where Addr is not ASCII
+	Addr string // decoded: no xtext; "" is no address
 }
