@@ -73,7 +73,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		end = bytes.IndexByte(c.in, '\n') + 1
 	}
-	if bye := c.farewell(); bye != "" { // what is pipelined behind it does not count
+	if c.mustEnd() { // what was pipelined does not count
 		return 0, c.lost(errEnded)
 	}
 	if end == 0 {
@@ -125,12 +125,12 @@ var errEnded = errors.New("the relay ends this connection")
 
 // fill reads more behind what was read. Replies that wait are sent before, because the client may wait for them.
 func (c *conn) fill() error {
-	if err := c.flush(); err != nil {
-		return err
-	}
 	n := copy(c.buf[:], c.in)
 	c.in, c.line = c.buf[:n], nil
 	if err := c.await(); err != nil {
+		return err
+	}
+	if err := c.flush(); err != nil {
 		return err
 	}
 	k, err := c.Conn.Read(c.buf[n:])
@@ -148,7 +148,7 @@ func (c *conn) fill() error {
 func (c *conn) await() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.bye != "" && c.coming == 0 {
+	if c.bye != "" && c.coming == 0 { // here too, because end may have come a moment too early for the deadline below
 		return errEnded
 	}
 	now := time.Now()
@@ -181,6 +181,13 @@ func (c *conn) farewell() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.bye
+}
+
+// mustEnd reports whether the relay wants the connection to end, and no message is coming in.
+func (c *conn) mustEnd() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bye != "" && c.coming == 0
 }
 
 // hangUp ends the connection such that the client can still read the last reply: closing it while the client sends would

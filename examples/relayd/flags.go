@@ -243,9 +243,9 @@ func (o *options) checkQueue() error {
 	case o.queueURL == "", kind == "memory" && found && rest == "", kind == "disk" && rest != "":
 		return nil
 	case kind == "postgres" || kind == "postgresql":
-		return fmt.Errorf("postgres is not built in yet: write disk:DIR or memory:")
+		return fmt.Errorf("postgres is not built in yet: write memory: or disk:DIR")
 	}
-	return fmt.Errorf("%q is no queue: write disk:DIR or memory:", o.queueURL)
+	return fmt.Errorf("%q is no queue: write memory: or disk:DIR", o.queueURL)
 }
 
 func (o *options) checkDNS() error {

@@ -83,20 +83,15 @@ func (h *headerReader) Read(p []byte) (int, error) {
 		h.line = h.line[k:]
 		n += k
 	}
-	if n > 0 || len(p) == 0 {
+	switch {
+	case n > 0 || len(p) == 0:
 		return n, nil
-	}
-	if h.err != nil {
-		return 0, h.err
-	}
-	return h.readBody(p)
-}
-
-func (h *headerReader) readBody(p []byte) (int, error) {
-	if len(h.line) > 0 {
-		n := copy(p, h.line)
+	case len(h.line) > 0:
+		n = copy(p, h.line)
 		h.line = h.line[n:]
 		return n, nil
+	case h.err != nil:
+		return 0, h.err
 	}
 	return h.r.Read(p)
 }

@@ -89,19 +89,33 @@ func (l *listener) admit(nc net.Conn) (c *conn, refusal string) {
 	c = &conn{Conn: nc, list: l, class: cl, client: client, born: time.Now()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case l.ending != "":
-		return nil, l.ending
-	case cl.clients[site(client)] >= cl.perClient && !l.makeRoom(cl, func(o *conn) bool { return site(o.client) == site(client) }):
-		return nil, "421 4.7.0 " + l.name + " has too many connections from your address; try again later\r\n"
-	case len(cl.open) >= cl.max && !l.makeRoom(cl, func(*conn) bool { return true }):
-		return nil, "421 4.7.0 " + l.name + " has too many connections; try again later\r\n"
+	if refusal := l.refusal(cl, client); refusal != "" {
+		return nil, refusal
 	}
 	c.buf = inputs.Get().(*[inputSize]byte)
 	cl.open[c] = struct{}{}
 	cl.clients[site(client)]++
 	l.metrics.sessions.WithLabelValues(cl.name).Inc()
 	return c, ""
+}
+
+// refusal is the reply to a client for whom there is no room and can be made none, with mu held.
+func (l *listener) refusal(cl *class, client netip.Addr) string {
+	same := func(c *conn) bool { return site(c.client) == site(client) }
+	anybody := func(*conn) bool { return true }
+	switch {
+	case l.ending != "":
+		return l.ending
+	case cl.clients[site(client)] >= cl.perClient:
+		if !l.makeRoom(cl, same) {
+			return "421 4.7.0 " + l.name + " has too many connections from your address; try again later\r\n"
+		}
+	case len(cl.open) >= cl.max:
+		if !l.makeRoom(cl, anybody) {
+			return "421 4.7.0 " + l.name + " has too many connections; try again later\r\n"
+		}
+	}
+	return ""
 }
 
 // makeRoom ends the connection that has idled for longest of those that may go, with mu held. It reports false where none

@@ -166,12 +166,12 @@ func (r *relay) reroute() {
 
 // run works until ctx ends, and then stops within stopTime.
 func (r *relay) run(ctx context.Context) error {
-	r.log.Info("relayd takes mail", "listen", r.listener.Addr().String(), "hostname", r.opts.hostname)
+	r.log.Info("listening", "smtp", r.listener.Addr().String(), "hostname", r.opts.hostname)
 	failed := make(chan error, 3)
 	go func() { failed <- r.runner.Run(context.Background()) }()
 	go func() { failed <- r.server.Serve(r.listener) }()
 	if r.console != nil {
-		r.log.Info("the console answers", "listen", r.web.Addr().String())
+		r.log.Info("listening", "console", r.web.Addr().String())
 		go func() { failed <- r.console.Serve(r.web) }()
 	}
 	watch, stopWatching := context.WithCancel(ctx)

@@ -1,0 +1,6 @@
+//go:build race
+
+package main_test
+
+// buildFlags builds relayd as the tests are built: with the race detector, whose findings make it end with code 66.
+var buildFlags = []string{"-race"}
