@@ -130,14 +130,23 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 	return all
 }
 
-// ownAddresses are the addresses of this host, and more. Loopback is everybody's.
-func ownAddresses(more []netip.Addr) map[netip.Addr]bool {
+// documentation are the networks that no mail host of the internet is in (RFC 5737, RFC 3849). Machines behind a NAT have
+// their addresses at times, and labs use them.
+var documentation = []netip.Prefix{
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("2001:db8::/32"),
+}
+
+// ownAddresses are those of this host's interfaces by which others may know it, and more. Loopback is everybody's.
+func ownAddresses(nets []net.Addr, more []netip.Addr) map[netip.Addr]bool {
 	own := map[netip.Addr]bool{}
-	nets, _ := net.InterfaceAddrs() // without them only names tell a loop, and the hop count
 	for _, n := range nets {
-		if p, err := netip.ParsePrefix(n.String()); err == nil && !p.Addr().IsLoopback() {
-			own[p.Addr().Unmap()] = true
+		p, err := netip.ParsePrefix(n.String())
+		if err != nil || p.Addr().IsLoopback() {
+			continue
 		}
+		addr := p.Addr().Unmap()
+		own[addr] = !slices.ContainsFunc(documentation, func(p netip.Prefix) bool { return p.Contains(addr) })
 	}
 	for _, a := range more {
 		own[a.Unmap()] = true

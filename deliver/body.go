@@ -51,6 +51,8 @@ func (t *transaction) copyBody(body io.Reader) (n int64, err error) {
 	}
 }
 
+var crlf = []byte("\r\n")
+
 // A dotWriter writes a message as it must look after DATA: every line ends in CRLF, no CR or LF stands anywhere else, and
 // a dot at the start of a line is doubled (RFC 5321, sections 2.3.8 and 4.5.2). Hosts differ in what they take for the
 // end of a message when CR or LF stands alone, and a second message could be smuggled in.
@@ -76,8 +78,7 @@ func (d *dotWriter) write(p []byte) error {
 
 // line writes a line that ends in LF, or the beginning of one.
 func (d *dotWriter) line(p []byte) error {
-	cr := bytes.IndexByte(p, '\r')
-	if d.crs == 0 && cr >= 0 && cr == len(p)-2 { // what nearly all lines are
+	if d.crs == 0 && bytes.HasSuffix(p, crlf) && bytes.IndexByte(p, '\r') == len(p)-2 { // what nearly all lines are
 		d.stuff(p[0])
 		d.start = true
 		_, err := d.w.Write(p)
@@ -130,7 +131,7 @@ func (d *dotWriter) flushCRs() {
 }
 
 func (d *dotWriter) newline() {
-	d.w.WriteString("\r\n")
+	d.w.Write(crlf)
 	d.start = true
 }
 

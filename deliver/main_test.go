@@ -30,7 +30,7 @@ var (
 // A world is a lab and a Deliverer that lives in it.
 type world struct {
 	*lab.Internet
-	*deliver.Deliverer
+	d    *deliver.Deliverer
 	said *said        // the transcript
 	log  bytes.Buffer // of the Deliverer, once it has returned
 }
@@ -75,7 +75,7 @@ mx  A  192.0.2.10
 func newWorld(t *testing.T, n *lab.Internet) *world {
 	t.Helper()
 	w := &world{Internet: n, said: new(said)}
-	w.Deliverer = &deliver.Deliverer{
+	w.d = &deliver.Deliverer{
 		Hostname:   "mail.example.org",
 		Resolver:   &resolve.Resolver{Servers: []string{n.DNS()}, Dial: n.Dial, CacheSize: -1},
 		Dial:       n.Dial,
@@ -84,7 +84,7 @@ func newWorld(t *testing.T, n *lab.Internet) *world {
 		Logger:     slog.New(slog.NewJSONHandler(&w.log, nil)),
 	}
 	require.NoError(t, n.Zone("aol.test", aol))
-	t.Cleanup(func() { _ = w.Deliverer.Close() })
+	t.Cleanup(func() { _ = w.d.Close() })
 	return w
 }
 
@@ -149,7 +149,7 @@ func (w *world) all(t *testing.T, r route.Route, m *deliver.Message) []deliver.O
 
 func (w *world) allIn(ctx context.Context, t *testing.T, r route.Route, m *deliver.Message) []deliver.Outcome {
 	t.Helper()
-	outcomes := w.Deliver(ctx, r, m)
+	outcomes := w.d.Deliver(ctx, r, m)
 	require.Len(t, outcomes, len(m.To))
 	for i := range outcomes {
 		checkOutcome(t, &outcomes[i], m.To[i].Address)

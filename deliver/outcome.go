@@ -204,7 +204,7 @@ func (o *Outcome) Err() error {
 // String is the outcome in one line that can be pasted into a ticket.
 func (o Outcome) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "<%s>: %s %s", o.Recipient, o.Result, o.Status)
+	fmt.Fprintf(&b, "<%s>: %s %s", oneLine(o.Recipient), o.Result, o.Status)
 	if o.Host != "" {
 		fmt.Fprintf(&b, " at %s", o.Host)
 		if o.Addr.IsValid() {

@@ -73,6 +73,9 @@ func (d *Deliverer) newSession(ctx context.Context, hop *route.Hop, k key, addr 
 		d.set.trace.Connect(k.host, addr, false, err)
 	}
 	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		c := &conn{host: k.host, addr: addr, script: d.Transcript, id: id}
 		c.notef("no connection: %v", err)
 		e := tempErr(StageConnect, "4.4.1", "no connection: %w", err)

@@ -3,6 +3,7 @@ package deliver
 import (
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -91,6 +92,7 @@ type settings struct {
 // init fills in the settings, once.
 func (d *Deliverer) init() {
 	d.once.Do(func() {
+		nets, _ := net.InterfaceAddrs() // without them only names tell a loop, and the hop count
 		d.set = settings{
 			hostname: hostname(d.Hostname),
 			resolver: d.Resolver,
@@ -98,7 +100,7 @@ func (d *Deliverer) init() {
 			timeouts: d.Timeouts.filled(),
 			limits:   d.Limits.filled(),
 			log:      d.Logger,
-			own:      ownAddresses(d.Self),
+			own:      ownAddresses(nets, d.Self),
 			sessions: tls.NewLRUClientSessionCache(1000),
 		}
 		if d.set.log == nil {

@@ -1,0 +1,25 @@
+package deliver
+
+import (
+	"bufio"
+
+	"github.com/sortie-mail/sortie/dsn"
+)
+
+// What tests of the package see besides its API: what no far end and no setting can bring about, and parsers to fuzz.
+var (
+	OwnAddresses = ownAddresses
+	Visible      = visible
+)
+
+// ReadReply reads a reply as from a host.
+func ReadReply(r *bufio.Reader) (dsn.Reply, error) {
+	return readReply(r, func(line string) string { return line })
+}
+
+// The bounds on replies.
+const (
+	MaxReply      = maxReply
+	MaxReplyLine  = maxReplyLine
+	MaxReplyLines = maxReplyLines
+)
