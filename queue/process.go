@@ -45,7 +45,7 @@ func (a *attempt) decide() {
 	defer func() {
 		if p := recover(); p != nil {
 			a.r.Logger.Error("an attempt panicked", "id", a.lease.ID, "lane", a.lease.Lane, "panic", p, "stack", string(debug.Stack()))
-			a.decideAll(deliver.TempFail, "4.3.0", fmt.Sprintf("an attempt broke down: %v", p))
+			a.decideAll(deliver.TempFail, "4.3.0", brokeDown)
 		}
 	}()
 	switch {
@@ -57,6 +57,9 @@ func (a *attempt) decide() {
 		a.deliver()
 	}
 }
+
+// brokeDown is all that a sender is told of a panic.
+const brokeDown = "the delivery broke down within this mail system; its log tells why"
 
 // decideAll gives every recipient the same outcome, without a host.
 func (a *attempt) decideAll(result deliver.Result, status dsn.Status, detail string) {
@@ -136,7 +139,7 @@ func (a *attempt) callDeliverer(rt route.Route, m *deliver.Message) (outcomes []
 	defer func() {
 		if p := recover(); p != nil {
 			a.r.Logger.Error("a delivery panicked", "id", m.ID, "route", rt.String(), "panic", p, "stack", string(debug.Stack()))
-			outcomes = undecided(m, fmt.Sprintf("the delivery broke down: %v", p))
+			outcomes = undecided(m, brokeDown)
 		}
 	}()
 	outcomes = a.r.Deliverer.Deliver(a.ctx, rt, m)

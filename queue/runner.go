@@ -79,7 +79,7 @@ type Trace struct {
 func (r *Runner) init() {
 	r.once.Do(func() {
 		r.Router = orDefault(r.Router, route.Direct)
-		//TMP r.Reports = orDefault[ReportBuilder](r.Reports, new(dsn.Builder))
+		r.Reports = orDefault[ReportBuilder](r.Reports, new(dsn.Builder))
 		r.Logger = orDefault(r.Logger, slog.New(slog.DiscardHandler))
 		r.Trace = orDefault(r.Trace, new(Trace))
 		r.Concurrency = orDefault(r.Concurrency, 5000)
