@@ -570,3 +570,16 @@ func TestOthersAreNotPossiblyDelivered(t *testing.T) {
 		require.Equal(t, deliver.TempFail, outcomes[1].Result)
 	})
 }
+
+// std: C13
+func TestWhoReportsSuccess(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		m := letter("you@aol.test")
+		m.To[0].Notify = dsn.NotifySuccess
+		mx := w.Server("mx.aol.test", lab.Offer{Capabilities: []string{}})
+		require.Equal(t, deliver.Relayed, w.all(t, direct, m)[0].Result)
+		require.NoError(t, w.d.Close())
+		mx.Behave(lab.Offer{Capabilities: []string{"DSN"}})
+		require.Equal(t, deliver.Delivered, w.all(t, direct, m)[0].Result)
+	})
+}
