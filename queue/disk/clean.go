@@ -1,16 +1,17 @@
 package disk
 
 import (
+	"errors"
 	"hash/crc32"
 	"io"
-	"os"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/sortie-mail/sortie/queue/memory"
 )
 
-// slack is how much room dead mail may take beside live mail before segments are cleaned.
-const slack = 2 * segmentSize
+// slack is how many segments dead mail may take beside live mail before segments are cleaned.
+const slack = 2
 
 // A cleaner gives the room of settled mail back: it removes the oldest segments, and writes their live messages
 // anew where too much of the log is dead. Segments go in order only, so that a settlement is never forgotten before the
@@ -105,14 +106,14 @@ func (q *Queue) oldest() (s *segment, wasteful bool) {
 		size += s.size
 		live += s.live.Load()
 	}
-	return q.segments[0], size > 2*live+slack
+	return q.segments[0], size > 2*live+slack*q.opts.segmentSize
 }
 
 func (q *Queue) removeOldest(s *segment) error {
-	if err := os.Remove(s.path); err != nil {
+	if err := q.disk.remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := syncDir(filepath.Dir(s.path)); err != nil {
+	if err := q.disk.syncDir(filepath.Dir(s.path)); err != nil { // the next one's removal must not reach the disk before
 		return err
 	}
 	q.segMu.Lock()
@@ -125,7 +126,7 @@ func (q *Queue) removeOldest(s *segment) error {
 // progress: all of them are being settled just now, or the disk is full.
 func (q *Queue) moveAll(s *segment) bool {
 	messages := q.index.Messages(func(m *memory.Message) bool { return m.Body.(place).seg == s })
-	moved := len(messages) == 0
+	moved := false
 	for _, m := range messages {
 		select {
 		case <-q.cleaner.quit:
@@ -148,28 +149,37 @@ func (q *Queue) move(m memory.Message) bool {
 			q.logger.Error("a message could not be moved to the end of the log", "id", m.ID, "error", err)
 			return false
 		}
-		if crc32.Checksum(data, castagnoli) != old.sum {
-			q.logger.Error("a message has changed on disk, and stays where it is", "id", m.ID, "segment", old.seg.path)
-			return false
+		if crc32.Checksum(data, castagnoli) != old.sum { // it moves as it is, with the sum of what it should be
+			q.logger.Error("a message has changed on disk", "id", m.ID, "segment", old.seg.path)
 		}
 	}
 	now, ok := q.index.BeginMove(m.ID)
 	if !ok {
 		return false
 	}
-	rec, err := newRecord(typeMail, mailMeta{Message: now, File: old.file, Sum: old.sum}, data)
+	p := old
+	rec, err := moveRecord(now, old, data)
+	if err == nil {
+		p.seg, p.off, err = q.log.append(rec)
+	}
 	if err != nil {
 		q.index.EndMove(m.ID, old)
 		return false
 	}
-	seg, at, _, err := q.log.append(rec)
-	if err != nil {
-		q.index.EndMove(m.ID, old)
-		return false
-	}
-	p := place{seg: seg, off: at, size: int64(len(data)), file: old.file, sum: old.sum}
-	seg.live.Add(p.stored())
 	q.index.EndMove(m.ID, p)
 	old.seg.live.Add(-old.stored())
 	return true
+}
+
+func moveRecord(m memory.Message, p place, data []byte) (record, error) {
+	meta := mailMeta{Message: m, File: p.file, Sum: p.sum}
+	rec, err := newRecord(typeMail, meta, data)
+	if errors.Is(err, errTooLong) { // rather no history than no room
+		for i := range meta.Entries {
+			meta.Entries[i].History = nil
+		}
+		rec, err = newRecord(typeMail, meta, data)
+	}
+	rec.live = p.stored()
+	return rec, err
 }

@@ -35,6 +35,14 @@ func (c *clock) jump(now time.Time) time.Duration {
 	return jump
 }
 
+// onClock expresses a time by the clock as it stands at now, which may have jumped since the time was made.
+func onClock(t, now time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return now.Add(t.Sub(now))
+}
+
 // checkClock records a jump of the clock. A record that cannot be written is no harm now: the mail goes on by the
 // monotonic clock.
 func (q *Queue) checkClock() {
@@ -47,7 +55,7 @@ func (q *Queue) checkClock() {
 	q.index.Rebase(now)
 	rec, err := newRecord(typeClock, clockMeta{Jump: jump})
 	if err == nil {
-		_, _, _, err = q.log.append(rec)
+		_, _, err = q.log.append(rec)
 	}
 	if err != nil {
 		q.logger.Error("a jump of the clock could not be recorded", "error", err)

@@ -69,27 +69,18 @@ func (q *Queue) change(ctx context.Context, op memory.Op, f queue.Filter, why st
 		return 0, err
 	}
 	defer q.leave()
+	q.checkClock()
 	now := time.Now()
-	keys := q.index.BeginChange(op, f, now)
-	if err := q.commit(op, why, keys, now); err != nil {
-		return 0, err
-	}
-	return len(keys), nil
+	return q.index.Change(op, why, f, now, q.writeChange(op, why, now))
 }
 
-// commit makes a change that was begun durable, and applies it.
-func (q *Queue) commit(op memory.Op, why string, keys []memory.Key, now time.Time) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	rec, err := newRecord(typeChange, changeMeta{Op: op, Why: why, At: now, Entries: keys})
-	if err == nil {
-		_, _, _, err = q.log.append(rec)
-	}
-	if err != nil {
-		q.index.Abort(keys...)
+// writeChange gives the function that makes a change of some entries durable.
+func (q *Queue) writeChange(op memory.Op, why string, now time.Time) func([]memory.Key) error {
+	return func(keys []memory.Key) error {
+		rec, err := newRecord(typeChange, changeMeta{Op: op, Why: why, At: now, Entries: keys})
+		if err == nil {
+			_, _, err = q.log.append(rec)
+		}
 		return err
 	}
-	q.index.CommitChange(op, why, keys, now)
-	return nil
 }

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
+	"io/fs"
+	"math"
 	"path/filepath"
 
 	"github.com/sortie-mail/sortie/queue"
@@ -17,7 +18,7 @@ func (q *Queue) largePath(id queue.ID) string { return filepath.Join(q.dir, "lar
 // checksum. The record that makes it a message comes after.
 func (q *Queue) writeLarge(id queue.ID, start []byte, rest io.Reader) (sum uint32, err error) {
 	path := q.largePath(id)
-	f, err := q.opts.create(path)
+	f, err := q.disk.create(path)
 	if err != nil {
 		return 0, full(fmt.Errorf("disk: %w", err))
 	}
@@ -32,10 +33,10 @@ func (q *Queue) writeLarge(id queue.ID, start []byte, rest io.Reader) (sum uint3
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = q.disk.syncDir(filepath.Dir(path))
 	}
 	if err != nil {
-		os.Remove(path)
+		q.disk.remove(path)
 		if read != nil {
 			return 0, read // the caller's own reader failed: its error, as it is
 		}
@@ -61,47 +62,57 @@ func (r readErr) Read(p []byte) (int, error) {
 // openLarge opens a body in a file. Its checksum is compared before the end is told, so that a deliverer ends the
 // session without the final dot where it is wrong.
 func (q *Queue) openLarge(id queue.ID, sum uint32) (io.ReadCloser, error) {
-	f, err := os.Open(q.largePath(id))
+	path := q.largePath(id)
+	f, err := q.disk.open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &DamagedError{ID: id, Path: path}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("disk: body of %s: %w", id, err)
 	}
-	return &checkedFile{f: f, want: sum, id: id}, nil
+	return &checkedFile{Reader: io.NewSectionReader(f, 0, math.MaxInt64), Closer: f, want: sum, damage: DamagedError{ID: id, Path: path}}, nil
 }
 
 type checkedFile struct {
-	f    *os.File
-	sum  uint32
-	want uint32
-	id   queue.ID
+	io.Reader
+	io.Closer
+	sum    uint32
+	want   uint32
+	damage DamagedError
 }
 
 func (c *checkedFile) Read(p []byte) (int, error) {
-	n, err := c.f.Read(p)
+	n, err := c.Reader.Read(p)
 	c.sum = crc32.Update(c.sum, castagnoli, p[:n])
 	if err == io.EOF && c.sum != c.want {
-		err = &DamagedError{ID: c.id, Path: c.f.Name()}
+		err = &c.damage
 	}
 	return n, err
 }
 
-func (c *checkedFile) Close() error { return c.f.Close() }
-
 // removeLarge removes the file of a message that is gone or did not come to be.
 func (q *Queue) removeLarge(id queue.ID) {
-	if err := os.Remove(q.largePath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := q.disk.remove(q.largePath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		q.logger.Warn("the body of a settled message could not be removed", "id", id, "error", err)
 	}
 }
 
-// removeOrphans removes files of bodies whose message is gone or was never acknowledged.
-func (q *Queue) removeOrphans() error {
-	names, err := os.ReadDir(filepath.Join(q.dir, "large"))
+// removeOrphans removes files of bodies whose message is gone or was never acknowledged. Where the log has damage, a file
+// may be all that is left of its message, and is set aside with the damaged part.
+func (q *Queue) removeOrphans(damaged bool) error {
+	names, err := q.disk.list(filepath.Join(q.dir, "large"))
 	if err != nil {
 		return fmt.Errorf("disk: %w", err)
 	}
 	for _, name := range names {
-		id := queue.ID(name.Name())
-		if m, ok := q.index.Get(id); !ok || !m.Body.(place).file {
+		id := queue.ID(name)
+		m, ok := q.index.Get(id)
+		switch {
+		case ok && m.Body.(place).file:
+		case damaged:
+			err := q.disk.rename(q.largePath(id), filepath.Join(q.dir, damagedFolder, name))
+			q.logger.Warn("a body without a message is set aside, because the log has damage", "id", id, "error", err)
+		default:
 			q.removeLarge(id)
 		}
 	}

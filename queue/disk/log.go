@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -11,18 +10,19 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// segmentSize is how long a segment grows before the next one is begun.
-const segmentSize = 64 << 20
+// defaultSegment is how long a segment grows before the next one is begun.
+const defaultSegment = 64 << 20
 
 // maxBatch is how much may wait for the next write before callers wait for room.
 const maxBatch = 16 << 20
 
 // A log appends records to the newest segment. Callers that come while a write is under way share the next one.
 type log struct {
-	dir    string
-	mark   string
-	lastID func() queue.ID
-	create func(path string) (file, error)
+	dir     string
+	mark    string
+	lastID  func() queue.ID
+	storage storage
+	most    int64 // how long a segment grows before the next one is begun
 
 	mu      sync.Mutex
 	more    sync.Cond // a batch waits, or the log closes
@@ -39,6 +39,7 @@ type log struct {
 // A batch is what one write and one fsync make durable.
 type batch struct {
 	buf  []byte
+	live int64         // what the records count of their segment
 	done chan struct{} // closed when the batch is durable or has failed
 	err  error         // set before done is closed, like the two below
 	seg  *segment
@@ -53,8 +54,8 @@ func (l *log) start(first *segment) {
 	go l.write()
 }
 
-// append makes a record durable, and returns the segment it is in, where its body starts, and how long the record is.
-func (l *log) append(r record) (seg *segment, at, size int64, err error) {
+// append makes a record durable, and returns the segment it is in and where its body starts.
+func (l *log) append(r record) (seg *segment, at int64, err error) {
 	l.mu.Lock()
 	for len(l.next.buf) >= maxBatch && l.failed == nil && !l.closed {
 		l.room.Wait()
@@ -62,21 +63,28 @@ func (l *log) append(r record) (seg *segment, at, size int64, err error) {
 	switch {
 	case l.failed != nil:
 		l.mu.Unlock()
-		return nil, 0, 0, l.failed
+		return nil, 0, l.failed
 	case l.closed:
 		l.mu.Unlock()
-		return nil, 0, 0, queue.ErrClosed
+		return nil, 0, queue.ErrClosed
 	}
 	b := l.next
-	before := len(b.buf)
-	buf, start := r.appendTo(b.buf, l.mark)
-	b.buf = buf
-	if before == 0 {
+	if len(b.buf) == 0 {
 		l.more.Signal()
 	}
+	var start int
+	b.buf, start = r.appendTo(b.buf, l.mark)
+	b.live += r.live
 	l.mu.Unlock()
 	<-b.done
-	return b.seg, b.base + int64(start), int64(len(buf) - before), b.err
+	return b.seg, b.base + int64(start), b.err
+}
+
+// check gives why nothing can be written any more.
+func (l *log) check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
 }
 
 // write is the goroutine that writes batches, one after the other, until the log is closed.
@@ -111,7 +119,7 @@ func (l *log) write() {
 
 // commit writes a batch and makes it durable.
 func (l *log) commit(b *batch) error {
-	if l.current.size >= segmentSize {
+	if l.current.size >= l.most {
 		if err := l.roll(); err != nil {
 			return full(err)
 		}
@@ -127,12 +135,15 @@ func (l *log) commit(b *batch) error {
 		return full(err)
 	}
 	// A failed fsync may have thrown the pages away; a later one that succeeds says nothing about them. So no later
-	// one is believed.
+	// one is believed, and nobody shall read what was not written.
 	if err := s.file.Sync(); err != nil {
-		l.fail(fmt.Errorf("disk: %s: fsync failed, nothing more is written until the spool is opened again: %w", s.path, err))
+		err = fmt.Errorf("disk: %s: fsync failed, nothing more is written until the spool is opened again: %w", s.path, err)
+		l.fail(err)
+		s.file.Truncate(s.size)
 		return err
 	}
 	s.size += int64(len(b.buf))
+	s.live.Add(b.live) // before its callers go on: the cleaner must not find a segment empty that holds their mail
 	return nil
 }
 
@@ -150,7 +161,7 @@ func (l *log) roll() error {
 // newSegment makes an empty segment whose name and first line are durable.
 func (l *log) newSegment(number uint64) (*segment, error) {
 	s := &segment{number: number, path: segmentPath(l.dir, number)}
-	f, err := l.create(s.path)
+	f, err := l.storage.create(s.path)
 	if err != nil {
 		return nil, err
 	}
@@ -160,11 +171,11 @@ func (l *log) newSegment(number uint64) (*segment, error) {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(s.path))
+		err = l.storage.syncDir(filepath.Dir(s.path))
 	}
 	if err != nil {
 		f.Close()
-		os.Remove(s.path)
+		l.storage.remove(s.path)
 		return nil, err
 	}
 	s.file, s.size = f, int64(len(first))
@@ -190,10 +201,6 @@ func (l *log) close() {
 	<-l.done
 }
 
-func createFile(path string) (file, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)
-}
-
 // isFull reports whether there was no room: on the disk, or in a quota.
 func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
@@ -205,14 +212,4 @@ func full(err error) error {
 		return fmt.Errorf("%w: %w", queue.ErrFull, err)
 	}
 	return err
-}
-
-// syncDir makes the names in a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -26,7 +25,8 @@ type Options struct {
 	MinFree int64        // Enqueue fails with queue.ErrFull where the disk has less room than this; 0 is 32 MiB, negative is no check
 	Logger  *slog.Logger // where damage and repair are told; nil is slog.Default
 
-	create func(path string) (file, error)
+	storage     storage // nil is the machine's
+	segmentSize int64   // 0 is defaultSegment
 }
 
 // Open opens a spool with default settings, and makes it where there is none.
@@ -36,6 +36,7 @@ func Open(dir string) (*Queue, error) { return Options{}.Open(dir) }
 type Queue struct {
 	dir     string
 	opts    Options
+	disk    storage
 	logger  *slog.Logger
 	ctx     context.Context // for the logger
 	lock    io.Closer
@@ -68,9 +69,13 @@ func (o Options) Open(dir string) (*Queue, error) {
 	if q.opts.MinFree == 0 {
 		q.opts.MinFree = 32 << 20
 	}
-	if q.opts.create == nil {
-		q.opts.create = createFile
+	if q.opts.storage == nil {
+		q.opts.storage = osStorage{}
 	}
+	if q.opts.segmentSize == 0 {
+		q.opts.segmentSize = defaultSegment
+	}
+	q.disk = q.opts.storage
 	if err := q.makeFolders(); err != nil {
 		return nil, err
 	}
@@ -89,7 +94,7 @@ func (o Options) Open(dir string) (*Queue, error) {
 
 func (q *Queue) makeFolders() error {
 	for _, name := range []string{"", "log", "large"} {
-		if err := os.MkdirAll(filepath.Join(q.dir, name), 0o700); err != nil {
+		if err := makeFolder(q.disk, filepath.Join(q.dir, name)); err != nil {
 			return fmt.Errorf("disk: the spool %s cannot be made or written: %w", q.dir, err)
 		}
 	}
@@ -98,13 +103,14 @@ func (q *Queue) makeFolders() error {
 
 // load reads the spool into memory and begins a new segment: older ones are never written again.
 func (q *Queue) load() error {
-	mark, err := readFormat(q.dir)
+	mark, err := readFormat(q.disk, q.dir)
 	if err != nil {
 		return err
 	}
 	q.index = memory.NewIndex(q.dropped)
-	q.log = &log{dir: q.dir, mark: mark, lastID: q.ids.Last, create: q.opts.create, began: q.began}
-	if err := q.replay(); err != nil {
+	q.log = &log{dir: q.dir, mark: mark, lastID: q.ids.Last, storage: q.disk, most: q.opts.segmentSize, began: q.began}
+	damaged, err := q.replay()
+	if err != nil {
 		return err
 	}
 	number := uint64(1)
@@ -120,7 +126,7 @@ func (q *Queue) load() error {
 	q.clock.start(now)
 	q.index.Clamp(now)
 	q.index.Rebase(now)
-	if err := q.removeOrphans(); err != nil {
+	if err := q.removeOrphans(damaged); err != nil {
 		return err
 	}
 	q.log.start(s)
@@ -162,16 +168,17 @@ func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 			return "", err
 		}
 		m.File, m.Size, m.Hops, data = true, in.Size, in.Hops, nil
+	} else {
+		m.Sum = crc32.Checksum(data, castagnoli)
 	}
-	err = q.enter(ctx)
-	if err == nil {
-		err = q.store(m, data)
-		q.leave()
+	if err := q.enter(ctx); err != nil {
+		return "", err // a long body's file stays to the next opening: another process may have the spool by now
 	}
-	if err != nil && m.File {
-		q.removeLarge(m.ID)
-	}
-	if err != nil {
+	defer q.leave()
+	if err := q.store(m, data); err != nil {
+		if m.File {
+			q.removeLarge(m.ID)
+		}
 		return "", err
 	}
 	return m.ID, nil
@@ -179,20 +186,22 @@ func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 
 // store makes a message durable and known.
 func (q *Queue) store(m mailMeta, data []byte) error {
+	if m.File {
+		if err := q.checkRoom(); err != nil { // the body may have eaten what is kept
+			return err
+		}
+	}
 	q.checkClock()
+	m.Accepted = onClock(m.Accepted, time.Now())
 	rec, err := newRecord(typeMail, m, data)
 	if err != nil {
 		return err
 	}
-	seg, at, _, err := q.log.append(rec)
-	if err != nil {
+	p := place{size: int64(len(data)), file: m.File, sum: m.Sum}
+	rec.live = p.stored()
+	if p.seg, p.off, err = q.log.append(rec); err != nil {
 		return err
 	}
-	p := place{seg: seg, off: at, size: int64(len(data)), file: m.File, sum: m.Sum}
-	if !m.File {
-		p.sum = crc32.Checksum(data, castagnoli)
-	}
-	seg.live.Add(p.stored())
 	m.Body = p
 	q.index.Add(m.Message)
 	return nil
@@ -204,9 +213,12 @@ func (q *Queue) Lease(ctx context.Context, req queue.LeaseRequest) ([]queue.Leas
 		return nil, time.Time{}, err
 	}
 	defer q.leave()
+	if err := q.log.check(); err != nil { // what is delivered now could not be settled
+		return nil, time.Time{}, err
+	}
 	q.checkClock()
 	now := time.Now()
-	if err := q.commit(memory.Lapse, "", q.index.BeginLapse(now), now); err != nil {
+	if err := q.index.Lapse(now, q.writeChange(memory.Lapse, "", now)); err != nil {
 		return nil, time.Time{}, err
 	}
 	leases, next := q.index.Lease(now, req)
@@ -222,25 +234,23 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 		return err
 	}
 	defer q.leave()
+	q.checkClock()
 	now := time.Now()
+	s.Next = onClock(s.Next, now)
 	reports, bodies, err := q.describeReports(s.Reports, now)
 	if err != nil {
 		return err
 	}
-	q.checkClock()
 	key, err := q.index.BeginSettle(l)
 	if err != nil {
 		return err
 	}
-	rec, err := newRecord(typeSettle, settleMeta{
-		Key: key, At: now, Attempt: s.Attempt, Done: s.Done, Next: s.Next, Warned: s.Warned, Hold: s.Hold, Reports: reports,
-		Unreached: s.Unreached, Wake: s.Wake,
-	}, bodies...)
+	rec, err := settleRecord(key, s, now, reports, bodies)
 	if err != nil {
 		q.index.Abort(key)
 		return err
 	}
-	seg, at, _, err := q.log.append(rec)
+	seg, at, err := q.log.append(rec)
 	if err != nil {
 		q.index.Abort(key)
 		return err
@@ -249,17 +259,38 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 	return nil
 }
 
+func settleRecord(key memory.Key, s queue.Settlement, now time.Time, reports []mailMeta, bodies [][]byte) (record, error) {
+	meta := settleMeta{
+		Key: key, At: now, Attempt: s.Attempt, Done: s.Done, Next: s.Next, Warned: s.Warned, Hold: s.Hold, Reports: reports,
+		Unreached: s.Unreached, Wake: s.Wake,
+	}
+	rec, err := newRecord(typeSettle, meta, bodies...)
+	if errors.Is(err, errTooLong) { // rather no history than no settlement
+		meta.Attempt.Results = nil
+		rec, err = newRecord(typeSettle, meta, bodies...)
+	}
+	rec.live = storedReports(reports)
+	return rec, err
+}
+
 // Open implements [queue.Queue].
 func (q *Queue) Open(ctx context.Context, id queue.ID) (io.ReadCloser, error) {
 	if err := q.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer q.leave()
-	m, ok := q.index.Get(id)
-	if !ok {
-		return nil, queue.ErrNotFound
+	for last := (place{}); ; {
+		m, ok := q.index.Get(id)
+		if !ok {
+			return nil, queue.ErrNotFound
+		}
+		p := m.Body.(place)
+		r, err := q.open(id, p)
+		if err == nil || p == last {
+			return r, err
+		}
+		last = p // perhaps it was moved and its segment removed just now
 	}
-	return q.open(id, m.Body.(place))
 }
 
 // Close implements [queue.Queue].
@@ -274,7 +305,7 @@ func (q *Queue) Close() error {
 	q.cleaner.stop()
 	q.log.close()
 	q.closeSegments()
-	return errors.Join(q.log.failed, q.lock.Close())
+	return errors.Join(q.log.check(), q.lock.Close())
 }
 
 func (q *Queue) closeSegments() {

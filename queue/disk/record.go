@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strconv"
@@ -20,12 +21,16 @@ const (
 	typeClock  = "clock"
 )
 
-// Bounds on what a header line may claim, so that a damaged one cannot ask for the machine's memory.
+// Bounds on records. What is longer is not written, because it would not be read again.
 const (
 	maxHeaderLine = 100
-	maxMeta       = 256 << 20 // 50,000 recipients with a full history stay far below
-	maxBody       = 64 << 20  // bodies in the log are at most inlineMax, or the reports of one settlement
+	maxMeta       = 256 << 20
+	maxBody       = 1 << 30 // bodies in the log are at most inlineMax, or the reports of one settlement
+	maxReport     = 64 << 20
 )
+
+// errTooLong is about a record that is over the bounds.
+var errTooLong = errors.New("the record is longer than the log takes")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -69,7 +74,8 @@ type record struct {
 	kind string
 	meta []byte
 	body [][]byte
-	size int // of the body
+	size int   // of the body
+	live int64 // what it counts of its segment, see place.stored
 }
 
 func newRecord(kind string, meta any, body ...[]byte) (record, error) {
@@ -80,6 +86,9 @@ func newRecord(kind string, meta any, body ...[]byte) (record, error) {
 	r := record{kind: kind, meta: text, body: body}
 	for _, part := range body {
 		r.size += len(part)
+	}
+	if len(text) > maxMeta || r.size > maxBody {
+		return record{}, fmt.Errorf("disk: a %s record of %d and %d octets: %w", kind, len(text), r.size, errTooLong)
 	}
 	return r, nil
 }

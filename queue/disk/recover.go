@@ -9,7 +9,6 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,32 +17,59 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// replay reads all segments, oldest first, into the index.
-func (q *Queue) replay() error {
-	names, err := filepath.Glob(filepath.Join(q.dir, "log", "*.log"))
+// damagedFolder is where what cannot be read is set aside.
+const damagedFolder = "damaged"
+
+// replay reads all segments, oldest first, into the index. It reports whether some of what they held is lost.
+func (q *Queue) replay() (damaged bool, err error) {
+	if err := q.openSegments(); err != nil {
+		return false, err
+	}
+	for i, s := range q.segments {
+		newest := i == len(q.segments)-1
+		if newest {
+			// What the last life wrote and did not live to sync is acted upon from now on, and must not vanish later.
+			if err := s.file.Sync(); err != nil {
+				return false, fmt.Errorf("disk: %s: %w", s.path, err)
+			}
+		}
+		lost, err := q.replaySegment(s, newest)
+		if err != nil {
+			return false, err
+		}
+		damaged = damaged || lost
+	}
+	return damaged, nil
+}
+
+// openSegments opens the log's files. They are removed oldest first, so that a number between two is never missing.
+func (q *Queue) openSegments() error {
+	names, err := q.disk.list(filepath.Join(q.dir, "log"))
 	if err != nil {
-		return err
+		return fmt.Errorf("disk: %w", err)
 	}
 	slices.Sort(names)
-	for i, name := range names {
-		number, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), ".log"), 10, 64)
-		if err != nil {
-			return fmt.Errorf("disk: %s: not a segment of the log: move it out of the folder", name)
+	for _, name := range names {
+		path := filepath.Join(q.dir, "log", name)
+		number, err := strconv.ParseUint(strings.TrimSuffix(name, ".log"), 10, 64)
+		if err != nil || segmentPath(q.dir, number) != path {
+			return fmt.Errorf("disk: %s: not a segment of the log: move it out of the folder", path)
 		}
-		s, err := q.openSegment(name, number)
+		s, err := q.openSegment(path, number)
 		if err != nil {
 			return err
+		}
+		if n := len(q.segments); n > 0 && q.segments[n-1].number+1 != number {
+			q.logger.Error("segments of the log are missing; mail in them is lost, and mail that they settled may go out again",
+				"after", q.segments[n-1].path, "before", path)
 		}
 		q.segments = append(q.segments, s)
-		if err := q.replaySegment(s, i == len(names)-1); err != nil {
-			return err
-		}
 	}
 	return nil
 }
 
 func (q *Queue) openSegment(path string, number uint64) (*segment, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
+	f, err := q.disk.open(path)
 	if err != nil {
 		return nil, fmt.Errorf("disk: %w", err)
 	}
@@ -56,18 +82,19 @@ func (q *Queue) openSegment(path string, number uint64) (*segment, error) {
 }
 
 // replaySegment applies a segment's records. What is damaged is set aside.
-func (q *Queue) replaySegment(s *segment, newest bool) error {
+func (q *Queue) replaySegment(s *segment, newest bool) (damaged bool, err error) {
 	r := &scanner{seg: s, mark: q.log.mark}
 	r.seek(0)
-	if line, err := r.in.ReadString('\n'); err == nil {
-		q.readSegmentLine(line)
-		r.off = int64(len(line))
+	first, err := q.readSegmentLine(s)
+	if err != nil {
+		return false, err
 	}
+	r.seek(first)
 	for {
 		start := r.off
 		rec, err := r.next()
 		if err == io.EOF {
-			return nil
+			return damaged, nil
 		}
 		if err == nil {
 			err = q.apply(s, rec)
@@ -77,21 +104,37 @@ func (q *Queue) replaySegment(s *segment, newest bool) error {
 		}
 		var damage damageError
 		if !errors.As(err, &damage) {
-			return err
+			return damaged, err
 		}
+		damaged = true
 		end := r.resync(start)
 		if err := q.setAside(s, start, end, newest && end == s.size, damage); err != nil {
-			return err
+			return damaged, err
 		}
 		r.seek(end)
 	}
 }
 
-// readSegmentLine learns the last ID that was given before the segment was begun, so that none is given twice.
-func (q *Queue) readSegmentLine(line string) {
-	if f := strings.Fields(line); len(f) == 4 && f[2] == q.log.mark {
-		q.ids.Seen(queue.ID(f[3]))
+// readSegmentLine learns the last ID that was given before the segment was begun, so that none is given twice. It returns
+// where the records start, which is 0 for a line that cannot be read.
+func (q *Queue) readSegmentLine(s *segment) (length int64, err error) {
+	text := make([]byte, min(s.size, 200))
+	n, _ := s.file.ReadAt(text, 0) // what cannot be read is damage, which the scanner meets too
+	line, _, ok := bytes.Cut(text[:n], []byte("\n"))
+	f := strings.Fields(string(line))
+	if !ok || len(f) < 3 || f[0] != "sortie-log" {
+		return 0, nil
 	}
+	if f[2] == q.log.mark {
+		q.ids.Seen(queue.ID(strings.Join(f[3:], "")))
+		return int64(len(line) + 1), nil
+	}
+	other := &scanner{seg: s, mark: f[2]}
+	if isMark(f[2]) && other.resync(0) < s.size {
+		return 0, fmt.Errorf("disk: %s is the log of a spool with the mark %s, and %s has the mark %s: move the file out of the folder, or restore the other",
+			s.path, f[2], filepath.Join(q.dir, "format"), q.log.mark)
+	}
+	return 0, nil
 }
 
 // damageError is what is wrong with a record.
@@ -118,7 +161,8 @@ type scanner struct {
 
 func (r *scanner) seek(off int64) {
 	r.off = off
-	r.in = bufio.NewReaderSize(io.NewSectionReader(r.seg.file, off, r.seg.size-off), 1<<20)
+	left := r.seg.size - off
+	r.in = bufio.NewReaderSize(io.NewSectionReader(r.seg.file, off, left), int(min(left, 1<<20)))
 }
 
 // next reads the record at off and moves behind it. It returns io.EOF at the end of the segment, and a damageError
@@ -128,6 +172,9 @@ func (r *scanner) next() (rec read, err error) {
 	line, err := r.in.ReadSlice('\n')
 	if err == io.EOF && len(line) == 0 {
 		return rec, io.EOF
+	}
+	if err != nil && err != io.EOF && err != bufio.ErrBufferFull {
+		return rec, damageError("it cannot be read: " + err.Error())
 	}
 	if err != nil || len(line) > maxHeaderLine {
 		return rec, damageError("no record starts here")
@@ -143,7 +190,7 @@ func (r *scanner) next() (rec read, err error) {
 	}
 	all := make([]byte, rec.size-first)
 	if _, err := io.ReadFull(r.in, all); err != nil {
-		return rec, fmt.Errorf("disk: %s: %w", r.seg.path, err)
+		return rec, damageError("it cannot be read: " + err.Error())
 	}
 	rec.text, rec.data = all[:rec.meta], all[rec.meta+1:len(all)-1]
 	rec.at = start + first + rec.meta + 1
@@ -157,15 +204,26 @@ func (r *scanner) next() (rec read, err error) {
 	return rec, nil
 }
 
+// page is in what portions a disk fails to read.
+const page = 4096
+
 // resync finds the next record's start after a damaged one's, or the segment's end.
 func (r *scanner) resync(start int64) int64 {
 	pattern := []byte("\n=" + r.mark + " ")
-	const window = 1 << 20
-	buf := make([]byte, window+len(pattern))
-	for off := start; off < r.seg.size; off += window {
-		n, _ := r.seg.file.ReadAt(buf[:min(int64(len(buf)), r.seg.size-off)], off)
+	buf := make([]byte, min(r.seg.size-start, 1<<20))
+	for off := start; off < r.seg.size; {
+		n, err := r.seg.file.ReadAt(buf[:min(int64(len(buf)), r.seg.size-off)], off)
 		if i := bytes.Index(buf[:n], pattern); i >= 0 {
 			return off + int64(i) + 1
+		}
+		end := off + int64(n)
+		switch {
+		case end >= r.seg.size:
+			return r.seg.size
+		case err != nil && err != io.EOF: // a bad place on the disk
+			off = (end/page + 1) * page
+		default:
+			off = end - int64(len(pattern)) + 1
 		}
 	}
 	return r.seg.size
@@ -174,20 +232,24 @@ func (r *scanner) resync(start int64) int64 {
 // setAside copies a damaged region and reports it. At the end of the newest segment it is what a write left that was
 // never acknowledged.
 func (q *Queue) setAside(s *segment, start, end int64, tail bool, why damageError) error {
-	name := filepath.Join(q.dir, "damaged", fmt.Sprintf("%010d-%d", s.number, start))
-	if _, err := os.Stat(name); err == nil {
+	name := filepath.Join(q.dir, damagedFolder, fmt.Sprintf("%010d-%d", s.number, start))
+	if f, err := q.disk.open(name); err == nil {
+		f.Close()
 		return nil // it was reported at an earlier opening
 	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return fmt.Errorf("disk: %w", err)
+	data := make([]byte, end-start)
+	for off := int64(0); off < end-start; {
+		n, err := s.file.ReadAt(data[off:], start+off)
+		if off += int64(n); err != nil { // what cannot be read stays 0
+			off = ((start+off)/page+1)*page - start
+		}
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	err := makeFolder(q.disk, filepath.Dir(name))
+	if err == nil {
+		err = writeDurable(q.disk, name, data)
+	}
 	if err != nil {
-		return fmt.Errorf("disk: a damaged region cannot be set aside: %w", err)
-	}
-	_, err = io.Copy(f, io.NewSectionReader(s.file, start, end-start))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("disk: a damaged region cannot be set aside: %w", err)
+		return fmt.Errorf("disk: a damaged region of %s cannot be set aside: %w", s.path, full(err))
 	}
 	level, text := slog.LevelError, "a damaged region of the spool is set aside; mail in it may be lost"
 	if tail {
@@ -234,10 +296,7 @@ func (q *Queue) applyMail(s *segment, rec read) error {
 		p.seg.live.Add(-p.stored())
 	}
 	q.ids.Seen(m.ID)
-	p := place{seg: s, off: rec.at, size: rec.body, file: m.File, sum: rec.bodySum}
-	if m.File {
-		p.sum = m.Sum
-	}
+	p := place{seg: s, off: rec.at, size: rec.body, file: m.File, sum: m.Sum}
 	s.live.Add(p.stored())
 	m.Body = p
 	q.index.Add(m.Message)
@@ -258,6 +317,7 @@ func (q *Queue) applySettle(s *segment, rec read) error {
 		return fmt.Errorf("its reports take %d octets, and there are %d", end, rec.body)
 	}
 	reports := placeReports(s, rec.at, m.Reports)
+	s.live.Add(storedReports(m.Reports))
 	settlement := queue.Settlement{
 		Attempt: m.Attempt, Done: m.Done, Next: m.Next, Warned: m.Warned, Hold: m.Hold, Unreached: m.Unreached, Wake: m.Wake,
 	}

@@ -17,7 +17,7 @@ func (q *Queue) describeReports(reports []queue.Submission, now time.Time) (meta
 		if err := r.Envelope.Validate(); err != nil {
 			return nil, nil, err
 		}
-		in := queue.NewIntake(bytes.NewReader(r.Body), maxBody)
+		in := queue.NewIntake(bytes.NewReader(r.Body), maxReport)
 		if _, err := io.Copy(io.Discard, in); err != nil {
 			return nil, nil, err
 		}
@@ -30,13 +30,19 @@ func (q *Queue) describeReports(reports []queue.Submission, now time.Time) (meta
 	return metas, bodies, nil
 }
 
+// storedReports is what reports count of the segment of their settle record.
+func storedReports(reports []mailMeta) (n int64) {
+	for _, r := range reports {
+		n += place{size: r.Size}.stored()
+	}
+	return n
+}
+
 // placeReports tells where the reports of a settle record are: one after the other from at on.
 func placeReports(seg *segment, at int64, reports []mailMeta) []memory.Message {
 	messages := make([]memory.Message, len(reports))
 	for i, r := range reports {
-		p := place{seg: seg, off: at, size: r.Size, sum: r.Sum}
-		seg.live.Add(p.stored())
-		r.Body = p
+		r.Body = place{seg: seg, off: at, size: r.Size, sum: r.Sum}
 		messages[i] = r.Message
 		at += r.Size
 	}

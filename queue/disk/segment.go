@@ -17,16 +17,7 @@ type segment struct {
 	path   string
 	file   file
 	size   int64        // octets written; grows only while it is the newest, by the writer
-	live   atomic.Int64 // the sum of stored of the messages that are alive
-}
-
-// file is what the log asks of an *os.File. Tests put faulty ones in its place.
-type file interface {
-	io.Writer
-	io.ReaderAt
-	io.Closer
-	Sync() error
-	Truncate(int64) error
+	live   atomic.Int64 // the sum of stored of the messages that are alive, counted before anybody is told of them
 }
 
 func segmentPath(dir string, number uint64) string {
@@ -55,7 +46,7 @@ func (q *Queue) open(id queue.ID, p place) (io.ReadCloser, error) {
 		return q.openLarge(id, p.sum)
 	}
 	data := make([]byte, p.size)
-	if _, err := p.seg.file.ReadAt(data, p.off); err != nil {
+	if _, err := p.seg.file.ReadAt(data, p.off); err != nil && err != io.EOF {
 		return nil, fmt.Errorf("disk: body of %s: %w", id, err)
 	}
 	if crc32.Checksum(data, castagnoli) != p.sum {
@@ -71,5 +62,5 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("disk: body of %s: its checksum is wrong: %s has changed on disk", e.ID, e.Path)
+	return fmt.Sprintf("disk: body of %s: %s has changed on disk or is missing: restore it from a backup, or delete the message", e.ID, e.Path)
 }

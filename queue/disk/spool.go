@@ -1,12 +1,14 @@
 package disk
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"github.com/sortie-mail/sortie/queue"
 )
@@ -15,27 +17,30 @@ import (
 const formatVersion = 1
 
 // readFormat reads the spool's format and mark, and writes them where the spool is new.
-func readFormat(dir string) (mark string, err error) {
+func readFormat(s storage, dir string) (mark string, err error) {
 	path := filepath.Join(dir, "format")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return writeFormat(dir, path)
+	text, err := readWhole(s, path, 1000)
+	if errors.Is(err, fs.ErrNotExist) {
+		return writeFormat(s, dir, path)
 	}
 	if err != nil {
 		return "", fmt.Errorf("disk: %w", err)
 	}
 	var version int
-	if _, err := fmt.Sscanf(string(text), "sortie disk queue, format %d\n%16s\n", &version, &mark); err != nil {
-		if version > formatVersion {
-			return "", newerError(dir, version)
-		}
+	_, err = fmt.Sscanf(string(text), "sortie disk queue, format %d\n%s\n", &version, &mark)
+	switch {
+	case version > formatVersion:
+		return "", newerError(dir, version)
+	case err != nil || version != formatVersion || !isMark(mark):
 		return "", fmt.Errorf("disk: %s is not what Sortie wrote there: restore it from a backup, or from the first line of a file in %s",
 			path, filepath.Join(dir, "log"))
 	}
-	if version != formatVersion {
-		return "", newerError(dir, version)
-	}
 	return mark, nil
+}
+
+func isMark(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 8 && s == strings.ToLower(s)
 }
 
 func newerError(dir string, version int) error {
@@ -43,8 +48,8 @@ func newerError(dir string, version int) error {
 		dir, version, formatVersion)
 }
 
-func writeFormat(dir, path string) (mark string, err error) {
-	logs, err := filepath.Glob(filepath.Join(dir, "log", "*.log"))
+func writeFormat(s storage, dir, path string) (mark string, err error) {
+	logs, err := s.list(filepath.Join(dir, "log"))
 	if err != nil || len(logs) > 0 {
 		return "", errors.Join(err, fmt.Errorf("disk: %s is missing beside a log: restore it, its second line is the third word of the first line of %s",
 			path, filepath.Join(dir, "log", "*.log")))
@@ -52,17 +57,9 @@ func writeFormat(dir, path string) (mark string, err error) {
 	var random [8]byte
 	rand.Read(random[:])
 	mark = hex.EncodeToString(random[:])
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return "", fmt.Errorf("disk: the spool %s cannot be written: %w", dir, full(err))
-	}
-	_, err = fmt.Fprintf(f, "sortie disk queue, format %d\n%s\n", formatVersion, mark)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = s.syncDir(filepath.Dir(dir)) // also where an earlier life made the folder and ended
 	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err == nil {
-		err = syncDir(dir)
+		err = writeDurable(s, path, fmt.Appendf(nil, "sortie disk queue, format %d\n%s\n", formatVersion, mark))
 	}
 	if err != nil {
 		return "", fmt.Errorf("disk: the spool %s cannot be written: %w", dir, full(err))
@@ -77,7 +74,7 @@ type LockedError struct {
 }
 
 func (e *LockedError) Error() string {
-	return fmt.Sprintf("disk: the spool %s is in use by %s: stop that process, or give this one another spool", e.Dir, e.Holder)
+	return fmt.Sprintf("disk: the spool %s is in use by %s: stop that process, or give this one another spool", e.Dir, cmp.Or(e.Holder, "another process"))
 }
 
 // checkRoom refuses new mail while there is still room for what follows from the mail that is there.

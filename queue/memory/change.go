@@ -142,45 +142,91 @@ func (x *Index) hint(name string, s queue.Settlement, now time.Time) {
 	}
 }
 
-// BeginChange marks the entries that match f and that op applies to, and gives their keys. Entries that are being
-// changed otherwise are left out. Of leased entries only Hold and Delete take hold.
-func (x *Index) BeginChange(op Op, f queue.Filter, now time.Time) []Key {
+// maxKeys is how many entries a change writes at once.
+const maxKeys = 50_000
+
+// Change applies op to the entries that match f: each is marked, written with others of its kind, and changed. Of
+// leased entries only Hold and Delete take hold. It waits for entries that are being changed otherwise, holding no other
+// meanwhile, and looks at them again then. With an error, n entries were changed, and the others are as they were.
+func (x *Index) Change(op Op, why string, f queue.Filter, now time.Time, write func([]Key) error) (n int, err error) {
+	keys, busy := x.beginChange(op, f, now)
+	for {
+		done, err := x.commit(op, why, keys, now, write)
+		n += done
+		if err != nil || len(busy) == 0 {
+			return n, err
+		}
+		keys, busy = x.beginRest(op, f, now, busy)
+	}
+}
+
+// Lapse ends the leases that have ended without a settlement. Backends call it before Lease. The attempt counts: a
+// message that kills its worker must not be tried at full speed for ever.
+func (x *Index) Lapse(now time.Time, write func([]Key) error) error {
+	_, err := x.commit(Lapse, "", x.beginLapse(now), now, write)
+	return err
+}
+
+// commit writes a change that was begun, and applies it.
+func (x *Index) commit(op Op, why string, keys []Key, now time.Time, write func([]Key) error) (n int, err error) {
+	for part := range slices.Chunk(keys, maxKeys) {
+		if err := write(part); err != nil {
+			x.Abort(keys[n:]...)
+			return n, err
+		}
+		x.CommitChange(op, why, part, now)
+		n += len(part)
+	}
+	return n, nil
+}
+
+// beginChange marks the entries to change. busy are those that are being changed otherwise now.
+func (x *Index) beginChange(op Op, f queue.Filter, now time.Time) (keys, busy []Key) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var keys []Key
-	x.each(f.ID, func(e *entry) {
-		info := e.info()
-		if e.busy || e.msg.moving || !op.applies(e) || !f.Matches(&info, now) {
-			return
-		}
-		x.begin(e)
-		keys = append(keys, e.key())
-	})
-	slices.SortFunc(keys, compareKeys)
-	return keys
-}
-
-func compareKeys(a, b Key) int {
-	if c := compareID(a.ID, b.ID); c != 0 {
-		return c
-	}
-	return compareID(queue.ID(a.Lane), queue.ID(b.Lane))
-}
-
-func (x *Index) each(id queue.ID, do func(*entry)) {
-	if id != "" {
-		if m := x.messages[id]; m != nil {
-			for _, e := range m.entries {
-				do(e)
+	for m := range x.from("", f.ID) {
+		for _, e := range m.entries {
+			if x.claim(op, e, &f, now, &busy) {
+				keys = append(keys, e.key())
 			}
 		}
-		return
 	}
-	for _, m := range x.messages {
-		for _, e := range m.entries {
-			do(e)
+	return keys, busy
+}
+
+// beginRest waits until one of the busy entries is free, and marks those that are.
+func (x *Index) beginRest(op Op, f queue.Filter, now time.Time, busy []Key) (keys, still []Key) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for {
+		keys, still = nil, nil
+		for _, k := range busy {
+			if e := x.entry(k); e != nil && x.claim(op, e, &f, now, &still) {
+				keys = append(keys, k)
+			}
 		}
+		if len(still) < len(busy) {
+			return keys, still
+		}
+		x.free.Wait()
 	}
+}
+
+// claim marks an entry that the change is about, or notes that it is busy.
+func (x *Index) claim(op Op, e *entry, f *queue.Filter, now time.Time, busy *[]Key) bool {
+	info := e.info()
+	switch {
+	case e.busy || e.msg.moving:
+		info.State = f.State // what it will be is seen then
+		if f.Matches(&info, now) {
+			*busy = append(*busy, e.key())
+		}
+		return false
+	case !op.applies(e) || !f.Matches(&info, now):
+		return false
+	}
+	x.begin(e)
+	return true
 }
 
 func (op Op) applies(e *entry) bool {

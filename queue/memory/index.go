@@ -1,7 +1,9 @@
 package memory
 
 import (
+	"cmp"
 	"container/heap"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -14,8 +16,8 @@ import (
 // [Queue] is an Index with bodies in memory; package disk puts a log under one. Its zero value is not usable: call
 // [NewIndex]. It is safe for concurrent use, and each method happens at one instant.
 //
-// A change that must be made durable first goes in three steps: Begin… marks the entries, so that nothing else
-// changes them; the backend writes; Commit… or Abort… ends it.
+// A change that must be made durable first goes in three steps: it marks the entries, so that nothing else changes them;
+// the backend writes; the change is applied or taken back.
 type Index struct {
 	changed chan struct{}
 
@@ -60,11 +62,18 @@ func (x *Index) signal() {
 }
 
 // Add puts a message into the index. A message with the same ID is replaced.
-func (x *Index) Add(m Message) {
+func (x *Index) Add(m Message) { x.AddWithin(m, math.MaxInt64) }
+
+// AddWithin does so where all messages together stay within max octets, and reports false where they would not.
+func (x *Index) AddWithin(m Message, max int64) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.bytes+m.Size > max {
+		return false
+	}
 	x.add(m)
 	x.signal()
+	return true
 }
 
 func (x *Index) add(m Message) {
@@ -220,15 +229,6 @@ func (x *Index) Get(id queue.ID) (Message, bool) {
 	return m.Message, true
 }
 
-// SetBody records that a message's bytes have moved.
-func (x *Index) SetBody(id queue.ID, body any) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if m := x.messages[id]; m != nil {
-		m.Body = body
-	}
-}
-
 // Messages gives the messages for which want says yes, without their entries.
 func (x *Index) Messages(want func(*Message) bool) []Message {
 	x.mu.Lock()
@@ -239,18 +239,8 @@ func (x *Index) Messages(want func(*Message) bool) []Message {
 			found = append(found, m.Message)
 		}
 	}
-	slices.SortFunc(found, func(a, b Message) int { return compareID(a.ID, b.ID) })
+	slices.SortFunc(found, func(a, b Message) int { return cmp.Compare(a.ID, b.ID) })
 	return found
-}
-
-func compareID(a, b queue.ID) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // snapshot gives a message with the state of its entries.

@@ -85,10 +85,3 @@ func (x *Index) Stats() queue.Stats {
 	}
 	return s
 }
-
-// Bytes is the size of all messages together.
-func (x *Index) Bytes() int64 {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.bytes
-}

@@ -7,7 +7,7 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// Lease hands out due entries as [queue.Queue] says, once those whose leases ended were taken back by BeginLapse.
+// Lease hands out due entries as [queue.Queue] says, once those whose leases ended were taken back by Lapse.
 func (x *Index) Lease(now time.Time, req queue.LeaseRequest) (leases []queue.Lease, next time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -25,9 +25,8 @@ func (x *Index) Lease(now time.Time, req queue.LeaseRequest) (leases []queue.Lea
 	return leases, x.next(now)
 }
 
-// BeginLapse marks the entries whose leases have ended without a settlement, for a change by [Lapse]. Backends call it
-// before Lease. The attempt counts: a message that kills its worker must not be tried at full speed for ever.
-func (x *Index) BeginLapse(now time.Time) []Key {
+// beginLapse marks the entries whose leases have ended without a settlement.
+func (x *Index) beginLapse(now time.Time) []Key {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var keys []Key

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/sortie-mail/sortie/queue"
@@ -42,7 +43,7 @@ func (o *order) from(id queue.ID, yield func(*message) bool) {
 		slices.SortFunc(o.all, compareMessages)
 		o.unsorted = false
 	}
-	first, _ := slices.BinarySearchFunc(o.all, id, func(m *message, id queue.ID) int { return compareID(m.ID, id) })
+	first, _ := slices.BinarySearchFunc(o.all, id, func(m *message, id queue.ID) int { return cmp.Compare(m.ID, id) })
 	for _, m := range o.all[first:] {
 		if !m.gone && !yield(m) {
 			return
@@ -50,4 +51,4 @@ func (o *order) from(id queue.ID, yield func(*message) bool) {
 	}
 }
 
-func compareMessages(a, b *message) int { return compareID(a.ID, b.ID) }
+func compareMessages(a, b *message) int { return cmp.Compare(a.ID, b.ID) }

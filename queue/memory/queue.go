@@ -2,9 +2,11 @@ package memory
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"time"
 
@@ -54,7 +56,7 @@ func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 	if err := env.Validate(); err != nil {
 		return "", err
 	}
-	in := queue.NewIntake(body, q.MaxSize)
+	in := queue.NewIntake(q.bounded(body), q.MaxSize)
 	data, err := io.ReadAll(in) // before enter: a slow sender must not keep Close waiting
 	if err != nil {
 		return "", err
@@ -63,12 +65,37 @@ func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 		return "", err
 	}
 	defer q.leave()
-	if used := q.index.Bytes(); q.MaxBytes > 0 && used+in.Size > q.MaxBytes {
-		return "", fmt.Errorf("%w: %d of %d octets are in use", queue.ErrFull, used, q.MaxBytes)
-	}
 	m := q.message(env, data, in, time.Now())
-	q.index.Add(m)
+	if !q.index.AddWithin(m, cmp.Or(q.MaxBytes, math.MaxInt64)) {
+		return "", q.full()
+	}
 	return m.ID, nil
+}
+
+func (q *Queue) full() error {
+	return fmt.Errorf("%w: all bodies together may take %d octets", queue.ErrFull, q.MaxBytes)
+}
+
+// bounded keeps a body that cannot fit from being read whole.
+func (q *Queue) bounded(body io.Reader) io.Reader {
+	if q.MaxBytes <= 0 {
+		return body
+	}
+	return io.MultiReader(io.LimitReader(body, q.MaxBytes), &over{body, q.full()})
+}
+
+// over fails with err where r has anything more.
+type over struct {
+	r   io.Reader
+	err error
+}
+
+func (o *over) Read(p []byte) (int, error) {
+	n, err := o.r.Read(p)
+	if n > 0 {
+		return 0, o.err
+	}
+	return 0, err
 }
 
 func (q *Queue) message(env queue.Envelope, data []byte, in *queue.Intake, now time.Time) Message {
@@ -82,7 +109,9 @@ func (q *Queue) Lease(ctx context.Context, req queue.LeaseRequest) ([]queue.Leas
 	}
 	defer q.leave()
 	now := time.Now()
-	q.index.CommitChange(Lapse, "", q.index.BeginLapse(now), now)
+	if err := q.index.Lapse(now, written); err != nil {
+		return nil, time.Time{}, err
+	}
 	leases, next := q.index.Lease(now, req)
 	return leases, next, nil
 }
@@ -201,8 +230,8 @@ func (q *Queue) change(ctx context.Context, op Op, f queue.Filter, why string) (
 		return 0, err
 	}
 	defer q.leave()
-	now := time.Now()
-	keys := q.index.BeginChange(op, f, now)
-	q.index.CommitChange(op, why, keys, now)
-	return len(keys), nil
+	return q.index.Change(op, why, f, time.Now(), written)
 }
+
+// written makes a change as durable as memory is.
+func written([]Key) error { return nil }
