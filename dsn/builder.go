@@ -30,12 +30,12 @@ type Builder struct {
 
 // Limits of what a report tells of one recipient, in octets. What is longer is cut, and says so.
 const (
-	maxDiagnostic  = 8 << 10  // of a reply: several times what RFC 5321, section 4.5.3.1.5, allows a line
-	maxDiagnostics = 4 << 20  // of all replies together: they share it where there are many recipients
-	minDiagnostic  = 256      // of a reply, whatever the others take
-	maxToken       = 1000     // of an address, a name of a host or an identifier
-	maxDetail      = 4 << 10  // of Detail and Advice
-	maxHeader      = 64 << 10 // of the original's header section, as far as Message-ID and Subject are looked for
+	maxDiagnostic  = 8 << 10   // of a reply: several times what RFC 5321, section 4.5.3.1.5, allows a line
+	maxDiagnostics = 4 << 20   // of all replies together: they share it where there are many recipients
+	minDiagnostic  = 256       // of a reply, whatever the others take
+	maxToken       = 1000      // of an address, a name of a host or an identifier
+	maxDetail      = 4 << 10   // of Detail and Advice
+	maxHeader      = 256 << 10 // of a header section, as far as it is looked into
 )
 
 // Build writes a report as mail with CRLF line ends. It is to be sent from the null sender (RFC 3464, section 2) to To, with
@@ -43,7 +43,8 @@ const (
 //
 // Recipients may have different actions. A Status that is none becomes the undefined one of the action: 5.0.0, 4.0.0
 // or 2.0.0. RetryUntil is written for delayed recipients alone. Times are written in whole seconds, Advice only in the
-// part for people.
+// part for people. Space around values is lost, control characters become spaces, of many spaces in a row 64 stay, and
+// what is too long is cut: a reply at 8 KiB, less where thousands of recipients have different ones.
 //
 // With UTF8 set, what is not ASCII is written as it is, in the forms of RFC 6533. Otherwise the mail has only ASCII up to
 // the original: addresses are written as RFC 6533 says for that case, text with encoded words.

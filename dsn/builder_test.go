@@ -2,6 +2,7 @@ package dsn_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"flag"
 	"io"
 	"mime"
@@ -199,10 +200,13 @@ func multipartParts(t *testing.T, body io.Reader, boundary string) (parts []mime
 		mediaType, _, err := mime.ParseMediaType(p.Header.Get("Content-Type"))
 		require.NoError(t, err)
 		one := mimePart{mediaType, p.Header.Get("Content-Transfer-Encoding"), raw, raw}
-		if one.encoding == "quoted-printable" {
+		switch one.encoding {
+		case "quoted-printable":
 			one.decoded, err = io.ReadAll(quotedprintable.NewReader(bytes.NewReader(raw)))
-			require.NoError(t, err)
+		case "base64":
+			one.decoded, err = io.ReadAll(base64.NewDecoder(base64.StdEncoding, bytes.NewReader(raw)))
 		}
+		require.NoError(t, err)
 		parts = append(parts, one)
 	}
 }
@@ -328,6 +332,7 @@ func TestBuildErrors(t *testing.T) {
 		{"action", func(r *dsn.Report) { r.Recipients[0].Action = "bounced" }, `"bounced"`},
 		{"To with a field", func(r *dsn.Report) { r.To = "a@b.example\r\nBcc: c@d.example" }, "the To is no address"},
 		{"To with brackets", func(r *dsn.Report) { r.To = "<a@b.example>" }, "the To is no address"},
+		{"To without a domain", func(r *dsn.Report) { r.To = "a@ü ö" }, "the domain of To"},
 		{"Message-ID", func(r *dsn.Report) { r.MessageID = "<a@b>" }, "MessageID"},
 		{"Message-ID with a field", func(r *dsn.Report) { r.MessageID = "a@b>\r\nBcc: <c" }, "MessageID"},
 		{"From with a field", func(r *dsn.Report) { r.From = "a@b.example\r\nBcc: c@d.example" }, "From"},
@@ -444,7 +449,7 @@ func TestTextFromStrangers(t *testing.T) {
 		Advice: "Do\r\n\r\n--nothing",
 	})
 	r.EnvelopeID = "a\r\n\r\nFinal-Recipient: rfc822;evil@x.example"
-	r.Original = []byte("Subject: " + strings.ReplaceAll(nasty, "\r\n", "\r\n ") + "\r\nMessage-ID: <a@b>\x00\r\n\r\n")
+	r.Original = []byte("Subject: " + strings.ReplaceAll(nasty, "\r\n", "\r\n ") + "\r\nMessage-ID: <a\x01@b>\r\n\r\n")
 	built := build(t, r)
 	checkForm(t, built)
 	assert.NotContains(t, string(built), "secret", "std: D10, no credentials")
@@ -495,7 +500,28 @@ func TestLongReply(t *testing.T) {
 	checkForm(t, built)
 	assert.Less(t, len(built), 8<<20)
 	assert.Len(t, parse(t, built).Recipients, 2000)
-	assert.Less(t, len(partsOf(t, built)[0].decoded), 1<<20, "the part for people stays readable")
+	assert.Less(t, len(partsOf(t, built)[0].decoded), 300<<10, "the part for people stays readable")
+
+	one.Diagnostic.Lines = []string{"5.7.1 " + strings.Repeat("没", 1500), "last"}
+	r := report(one)
+	r.UTF8 = true
+	r.Recipients[0].Final.Addr = strings.Repeat("ü", 3000) + "@x.example"
+	built = build(t, r)
+	checkForm(t, built)
+	cut := parse(t, built).Recipients[0]
+	assert.Equal(t, one.Diagnostic.Lines, []string{strings.Join(strings.Fields(cut.Diagnostic.Lines[0])[:1], "") + " " +
+		strings.Join(strings.Fields(cut.Diagnostic.Lines[0])[1:], ""), "last"}, "only spaces came in")
+	assert.True(t, strings.HasSuffix(cut.Final.Addr, "ü [cut]"), cut.Final.Addr)
+
+	spaces := strings.Repeat(" ", 5000)
+	one.Diagnostic.Lines = []string{spaces + "5.7.1" + spaces + "Action: delivered" + spaces}
+	one.Detail = one.Diagnostic.Lines[0]
+	built = build(t, report(one))
+	checkForm(t, built)
+	few := spaces[:64]
+	to := parse(t, built).Recipients[0]
+	assert.Equal(t, []string{few + "5.7.1" + few + "Action: delivered" + few}, to.Diagnostic.Lines)
+	assert.Equal(t, "5.7.1"+few+"Action: delivered", to.Detail)
 }
 
 // Recipients of whom the same is to be told are told of together, and those beyond a limit counted.
@@ -559,6 +585,20 @@ func TestInternational(t *testing.T) {
 		assert.Contains(t, string(built), "To: jürgen@bücher.example\r\n")
 		assert.Contains(t, string(built), "message/global-delivery-status")
 	})
+	t.Run("names of hosts", func(t *testing.T) {
+		r := international(false)
+		r.ReportingMTA, r.MessageID = "post.bücher.example", ""
+		r.Recipients[0].RemoteMTA = "mx.例子.example"
+		got := parse(t, build(t, r))
+		assert.Equal(t, "post.xn--bcher-kva.example", got.ReportingMTA)
+		assert.Contains(t, got.From, "MAILER-DAEMON@post.xn--bcher-kva.example")
+		assert.Contains(t, got.MessageID, "@post.xn--bcher-kva.example")
+		assert.Equal(t, "mx.??.example", got.Recipients[0].RemoteMTA)
+		r.UTF8 = true
+		got = parse(t, build(t, r))
+		assert.Equal(t, "post.bücher.example", got.ReportingMTA)
+		assert.Equal(t, "mx.例子.example", got.Recipients[0].RemoteMTA)
+	})
 	t.Run("types", func(t *testing.T) {
 		r := report(
 			dsn.Recipient{Final: dsn.Address{Addr: "plain@x.example"}, Action: dsn.Failed},
@@ -591,7 +631,7 @@ func TestText(t *testing.T) {
 	t.Run("gave up", func(t *testing.T) {
 		got := flat(goldenReports["expired"])
 		assert.Contains(t, got, "It was tried again and again for 5 days, the last time on Sun, 29 Nov 2026, 21:31 UTC.")
-		assert.Contains(t, got, "What went wrong: no MX host could be reached")
+		assert.Contains(t, got, "What went wrong: no MX host could be reached: mx1")
 		r := with(report(openRelay("you@aol.com")), func(r *dsn.Report) {
 			r.Arrival = time.Time{}
 			r.Recipients[0].Status, r.Recipients[0].LastAttempt = "5.4.7", time.Time{}

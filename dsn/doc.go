@@ -34,7 +34,7 @@
 // # Text from strangers
 //
 // Replies of remote servers, names in DNS and addresses are text from strangers. In a report their control characters
-// become spaces, what is too long is cut and says so, and nothing of it can begin a line of its own, end a field or
-// end a part. There is no HTML. Parse reads no more than [MaxSize] octets, does not panic on anything, and hands out
+// become spaces, what is too long is cut and says so, and nothing of it can begin or end a field or a part. There is no
+// HTML. Parse reads no more than [MaxSize] octets, does not panic on anything, and hands out
 // valid UTF-8 without control characters; only Original is as it came.
 package dsn

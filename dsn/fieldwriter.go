@@ -104,7 +104,7 @@ func foldAt(s string, room int) int {
 		return len(s)
 	}
 	best := 0
-	for i := len(s) - len(strings.TrimLeft(s, " ")); i < len(s)-1; i++ {
+	for i := 1; i < len(s)-1; i++ {
 		if i > room && best > 0 || i > maxLine {
 			break
 		}

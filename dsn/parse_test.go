@@ -151,6 +151,7 @@ func TestParseFields(t *testing.T) {
 		{"Diagnostic-Code: smtp; 550", dsn.Recipient{Diagnostic: dsn.Reply{Code: 550, Lines: []string{""}}}},
 		{"Diagnostic-Code: smtp; 550\r\n", dsn.Recipient{Diagnostic: dsn.Reply{Code: 550, Lines: []string{""}}}},
 		{"Diagnostic-Code: smtp; 550-a 550-b 550", dsn.Recipient{Diagnostic: dsn.Reply{Code: 550, Lines: []string{"a", "b", ""}}}},
+		{"Diagnostic-Code: smtp; 550-a 5501 550b 550-c", dsn.Recipient{Diagnostic: dsn.Reply{Code: 550, Lines: []string{"a 5501 550b", "c"}}}},
 		{"Diagnostic-Code: smtp; 999 odd", dsn.Recipient{Detail: "999 odd"}},
 		{"Diagnostic-Code: smtp; =?utf-8?q?nicht_gefunden=3A_f=C3=BCr?=", dsn.Recipient{Detail: "nicht gefunden: für"}},
 		{"Diagnostic-Code: smtp; 550 =?iso-8859-1?q?f=FCr?= niemand", dsn.Recipient{Diagnostic: dsn.Reply{Code: 550, Lines: []string{"für niemand"}}}},
@@ -215,6 +216,21 @@ func TestParseWhereThePartsAre(t *testing.T) {
 	}
 }
 
+func TestParseTo(t *testing.T) {
+	for written, want := range map[string]string{
+		"me@example.net":                 "me@example.net",
+		"<me@example.net>":               "me@example.net",
+		`Me <"m e"@example.net>`:         `"m e"@example.net`,
+		`"m e"@example.net`:              `"m e"@example.net`,
+		"me@example.net (Me)":            "me@example.net",
+		"=?utf-8?q?M?= <me@example.net>": "me@example.net",
+		"undisclosed recipients: ;":      "undisclosed recipients: ;",
+	} {
+		mail := "To: " + written + "\r\nContent-Type: message/delivery-status\r\n\r\nFinal-Recipient: rfc822;a@b.example\r\n"
+		assert.Equal(t, want, parse(t, []byte(mail)).To, written)
+	}
+}
+
 func TestNotReport(t *testing.T) {
 	for name, mail := range map[string]string{
 		"nothing":          "",
@@ -247,9 +263,11 @@ func TestParseLimits(t *testing.T) {
 			}
 			return mail
 		}
-		parse(t, []byte(nested(3)))
-		_, err := dsn.Parse(strings.NewReader(nested(1000)))
-		assert.ErrorIs(t, err, dsn.ErrNotReport)
+		parse(t, []byte(nested(5)))
+		for _, depth := range []int{20, 5000} {
+			_, err := dsn.Parse(strings.NewReader(nested(depth)))
+			assert.ErrorIs(t, err, dsn.ErrNotReport)
+		}
 	})
 	t.Run("parts", func(t *testing.T) {
 		mail := "Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\nx\r\n", 200_000) +

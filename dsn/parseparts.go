@@ -68,7 +68,8 @@ func guessDelimiter(body []byte) []byte {
 			return before
 		}
 		before = nil
-		if word := bytes.TrimRight(line, " \t\r\n"); bytes.HasPrefix(word, []byte("--")) && len(word) <= most && !bytes.ContainsAny(word, " \t") {
+		word := bytes.TrimRight(line, " \t\r\n")
+		if bytes.HasPrefix(word, []byte("--")) && len(word) <= most && !bytes.ContainsAny(word, " \t") {
 			before = word
 		}
 	}

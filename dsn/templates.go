@@ -170,20 +170,11 @@ func layout(text string) string {
 	return strings.TrimRight(b.String(), "\r\n") + "\r\n"
 }
 
-// wrap writes words in lines of at most width characters, if none is longer. No word is broken but one that no line of mail
-// could have.
+// wrap writes words in lines of at most width characters, if none is longer.
 func wrap(b *strings.Builder, words []string, first, next string, width int) {
 	b.WriteString(first)
 	col, start := utf8.RuneCountInString(first), true
-	for _, word := range words {
-		for len(word) > maxLine {
-			cut := maxLine
-			for !utf8.RuneStart(word[cut]) {
-				cut--
-			}
-			b.WriteString("\r\n" + word[:cut])
-			word, col = word[cut:], width
-		}
+	for _, word := range breakWords(words) {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case start:
@@ -198,4 +189,21 @@ func wrap(b *strings.Builder, words []string, first, next string, width int) {
 		col, start = col+n, false
 	}
 	b.WriteString("\r\n")
+}
+
+// breakWords breaks words that no line of mail could have.
+func breakWords(words []string) []string {
+	broken := make([]string, 0, len(words))
+	for _, word := range words {
+		for len(word) > maxLine {
+			cut := maxLine
+			for !utf8.RuneStart(word[cut]) {
+				cut--
+			}
+			broken = append(broken, word[:cut])
+			word = word[cut:]
+		}
+		broken = append(broken, word)
+	}
+	return broken
 }
