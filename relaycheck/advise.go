@@ -1,0 +1,317 @@
+package relaycheck
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sortie-mail/sortie/dsn/reason"
+	"github.com/sortie-mail/sortie/route"
+)
+
+// How often something must happen before it is told: what happens to everybody at times, and what a smarthost should not do
+// even a few times.
+const (
+	many = 10
+	few  = 3
+	// blockedPlaces is how many providers must be out of reach before it is the way out that is blocked.
+	blockedPlaces = 3
+)
+
+const defaultSmarthost = "smtp://mail.isp.example"
+
+// Findings tells what is known now, the worst first. Ids begin with "refusal/", "unreachable/", "tls/" and "smarthost/", and then
+// name the provider or the smarthost. What is over is told for a week, what has not been seen again for 30 days.
+func (r *Refusals) Findings() []Finding {
+	now := time.Now()
+	r.mu.Lock()
+	entries := r.told(now)
+	direct := r.direct
+	r.mu.Unlock()
+	findings := []Finding{}
+	blocked := wayOutBlocked(entries, direct)
+	if blocked != nil {
+		findings = append(findings, *blocked)
+	}
+	for _, e := range entries {
+		if f, ok := e.finding(r.Smarthost); ok && (blocked == nil || e.kind != unreachable || e.smarthost) {
+			findings = append(findings, f)
+		}
+	}
+	sortFindings(findings)
+	return findings
+}
+
+// told are copies of the entries to tell of, in the order of their names. What is too old is forgotten.
+func (r *Refusals) told(now time.Time) (entries []*entry) {
+	for _, matters := range r.places {
+		for _, e := range matters {
+			if now.Sub(e.last) > keepSilent || (!e.ended.IsZero() && now.Sub(e.ended) > keepEnded) {
+				r.forget(e)
+				continue
+			}
+			told := *e
+			told.domains = maps.Clone(e.domains)
+			entries = append(entries, &told)
+		}
+	}
+	slices.SortFunc(entries, func(a, b *entry) int { return cmp.Compare(a.findingID(), b.findingID()) })
+	return entries
+}
+
+// finding tells of an entry. ok is false for what is not worth it yet.
+func (e *entry) finding(smarthost string) (f Finding, ok bool) {
+	if !e.worth() {
+		return f, false
+	}
+	f = Finding{ID: e.findingID(), First: e.first, Last: e.last, Ended: e.ended, Count: e.count}
+	if len(e.words) > 0 {
+		f.Quote = &Quote{By: e.host, Words: strings.Join(e.words, "\n")}
+	}
+	if e.detail != "" {
+		f.Evidence = append(f.Evidence, Evidence{"what failed", e.detail})
+	}
+	e.evidence(&f)
+	switch {
+	case !e.ended.IsZero():
+		e.over(&f)
+	case e.kind == refused && e.smarthost:
+		e.refusedBySmarthost(&f)
+	case e.kind == refused:
+		e.refused(&f, cmp.Or(smarthost, defaultSmarthost))
+	case e.kind == tlsFailed:
+		e.tlsFailed(&f)
+	case e.kind == unreachable:
+		e.unreachable(&f)
+	default:
+		e.routeFailed(&f)
+	}
+	return f, true
+}
+
+// worth reports whether there is enough to tell.
+func (e *entry) worth() bool {
+	switch e.kind {
+	case refused:
+		forGood := e.permanent && e.verdict.Matter != reason.MatterMessage
+		return e.count >= many || e.aboutUs() || forGood || (e.smarthost && e.count >= few)
+	case unreachable:
+		return e.count >= many || (e.smarthost && e.count >= few)
+	}
+	return true
+}
+
+// aboutUs reports whether a refusal is for certain about this server.
+func (e *entry) aboutUs() bool {
+	return e.verdict.Matter == reason.MatterAddress || e.verdict.Matter == reason.MatterConfig ||
+		(e.smarthost && e.verdict.Is(reason.RelayingDenied))
+}
+
+// findingID is the id of the finding.
+func (e *entry) findingID() string {
+	class := string(e.class)
+	switch e.kind {
+	case refused:
+	case unreachable:
+		class = "unreachable"
+	case tlsFailed:
+		class = "tls"
+	case loginFailed:
+		class = "login"
+	case nameFailed:
+		class = "name"
+	case routeFailed:
+		class = "route"
+	}
+	switch {
+	case e.smarthost && e.kind == refused:
+		return "smarthost/" + e.name + "/refusal/" + class
+	case e.smarthost:
+		return "smarthost/" + e.name + "/" + class
+	case e.kind == refused:
+		return "refusal/" + e.name + "/" + class
+	}
+	return class + "/" + e.name
+}
+
+// who names the place to people: by the recipients' domain where it is one, which they know, and otherwise by its own name.
+func (e *entry) who() string {
+	switch {
+	case e.smarthost:
+		return "the smarthost " + e.name
+	case len(e.domains) == 1 && !e.more:
+		return e.sortedDomains()[0]
+	}
+	return e.name
+}
+
+// subject is who, at the beginning of a sentence. Domains keep their small letters.
+func (e *entry) subject() string {
+	if e.smarthost {
+		return "The smarthost " + e.name
+	}
+	return e.who()
+}
+
+func (e *entry) sortedDomains() []string { return slices.Sorted(maps.Keys(e.domains)) }
+
+// hosted explains a place whose name people do not know.
+func (e *entry) hosted() string {
+	domains := e.sortedDomains()
+	switch {
+	case e.smarthost || len(domains) == 0 || (len(domains) == 1 && !e.more && domains[0] == e.name):
+		return ""
+	case len(domains) == 1 && !e.more:
+		return " Its mail servers are those of " + e.name + "."
+	case e.more:
+		return fmt.Sprintf(" Its mail servers take the mail of %s and others.", strings.Join(domains[:maxListed], ", "))
+	}
+	return fmt.Sprintf(" Its mail servers take the mail of %s.", joinSome(domains[:min(len(domains), maxListed)], len(domains)))
+}
+
+// evidence adds what may help whoever looks into it.
+func (e *entry) evidence(f *Finding) {
+	if e.id != "" {
+		f.Evidence = append(f.Evidence, Evidence{"a message in the queue or the log", e.id})
+	}
+	if e.smarthost && e.route != "" {
+		f.Evidence = append(f.Evidence, Evidence{"the entry of the routing file", e.route})
+	}
+	if !e.between.IsZero() {
+		f.Evidence = append(f.Evidence, Evidence{"accepted in between", when(e.between)})
+	}
+}
+
+// fate is what becomes of the mail.
+func (e *entry) fate() string {
+	switch {
+	case e.detour != "":
+		return " Its mail goes through " + e.detour + " meanwhile."
+	case e.permanent && !e.verdict.Blocked():
+		return " The mail goes back to its senders."
+	}
+	return " The mail stays here for now, and is tried again."
+}
+
+// over tells of what was wrong.
+func (e *entry) over(f *Finding) {
+	f.Severity = Info
+	what := map[kind]string{
+		refused: "refused our mail", unreachable: "could not be reached", tlsFailed: "could not be spoken to with encryption",
+		loginFailed: "refused our login", nameFailed: "could not be found by its name", routeFailed: "could not be used",
+	}[e.kind]
+	f.Title = fmt.Sprintf("%s %s until %s", e.subject(), what, when(e.ended))
+	f.Text = fmt.Sprintf("That is over: %s has accepted mail again since.%s", e.who(), e.hosted())
+	if e.detour != "" {
+		f.Remedy = []Step{{Who: you, Do: fmt.Sprintf("If the routing file has an entry that sends this mail through %s, "+
+			"take it out.", e.detour)}}
+	}
+}
+
+// refused tells of a provider that refuses our mail.
+func (e *entry) refused(f *Finding, smarthost string) {
+	v := &e.verdict
+	f.Severity, f.Title = Warning, e.who()+" refuses our mail"
+	f.Text = e.who() + " does not take mail from this server"
+	switch s := says(v); {
+	case s != "":
+		f.Text += ": it says that this server " + s + "."
+	case !e.permanent && !e.aboutUs():
+		f.Text += " now, and asks to try later."
+	default:
+		f.Text += "."
+	}
+	f.Text += e.hosted() + e.fate()
+	f.Links = slices.Clone(v.Links)
+	switch {
+	case v.Blocked():
+		if e.blocked(f, smarthost); !e.later || e.count >= few { // some put off everybody now and then
+			f.Severity = Serious
+		}
+	case v.Admin != "":
+		f.Remedy = []Step{{Who: you, Do: v.Admin}}
+	default:
+		f.Remedy = []Step{{Who: you, Do: fmt.Sprintf("Read the words of %s. If they do not tell what is wrong, ask its "+
+			"postmaster, and quote them.", e.who())}}
+	}
+	if !e.aboutUs() && e.count < many {
+		f.Severity = Info
+	}
+	if !e.aboutUs() && !e.permanent {
+		f.Title = e.who() + " puts our mail off again and again"
+	}
+}
+
+// blocked tells what to do about a refusal of our address.
+func (e *entry) blocked(f *Finding, smarthost string) {
+	v := &e.verdict
+	if v.Admin != "" {
+		f.Text += "\n\n" + v.Admin
+	}
+	f.Possibilities = possibilities(v)
+	lines := e.detourLines(smarthost)
+	if e.detour == "" && len(lines) > 0 {
+		f.Remedy = append(f.Remedy, Step{Who: you, Lines: lines, Do: e.meanwhile(smarthost, lines)})
+	}
+	find := "Find out why, and mend it: its words above say what it objects to."
+	if len(f.Possibilities) > 0 {
+		find = "Find the cause: go through the possibilities in their order, and mend what you find."
+	}
+	ask := fmt.Sprintf("Then ask %s to take mail from this server again. Quote its words, and tell the internet address of "+
+		"this server.", e.who())
+	if len(v.Links) > 0 {
+		ask = fmt.Sprintf("Then ask %s to take mail from this server again: the links below may help. Quote its words, and "+
+			"tell the "+
+			"internet address of this server.", e.who())
+	}
+	f.Remedy = append(
+		f.Remedy, Step{Who: you, Do: find}, Step{Who: you, Do: ask},
+		Step{Who: "the postmaster of " + e.who(), Do: "takes the address of this server off its list, or says what is still " +
+			"wrong."},
+	)
+	if len(lines) > 0 {
+		f.Remedy = append(f.Remedy, Step{Who: you, Do: "When it accepts mail again, take what was added for it out of the " +
+			"routing file."})
+	}
+}
+
+// meanwhile is the step that gets the mail there by another way.
+func (e *entry) meanwhile(smarthost string, lines []string) string {
+	line := "this line"
+	if len(lines) > 1 {
+		line = "these lines"
+	}
+	text := fmt.Sprintf("Meanwhile, route the mail for %s through your ISP (your internet provider): add %s to the routing "+
+		"file.", e.who(), line)
+	if smarthost == defaultSmarthost {
+		text += " Put the name of your ISP's mail server in place of mail.isp.example."
+	}
+	return text
+}
+
+// detourLines are entries of the routing file that send the place's mail through a smarthost: by the recipients' domains,
+// and where several share the provider also by its MX hosts. Nothing is told that a routing file could not have.
+func (e *entry) detourLines(smarthost string) (lines []string) {
+	add := func(pattern, comment string) {
+		if _, err := route.Parse("", strings.NewReader(pattern+" direct\n")); err == nil {
+			lines = append(lines, pattern+" "+smarthost+comment)
+		}
+	}
+	for _, domain := range e.sortedDomains() {
+		add("*@"+domain, "")
+	}
+	if len(e.domains) == 1 && !e.more {
+		return lines
+	}
+	const others = " # and all other domains with its mail servers"
+	if e.below {
+		add("mx:*."+e.name, others)
+	}
+	if e.at && !strings.HasPrefix(e.name, "[") {
+		add("mx:"+e.name, others)
+	}
+	return lines
+}

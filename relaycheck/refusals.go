@@ -1,0 +1,405 @@
+package relaycheck
+
+import (
+	"cmp"
+	"encoding/base64"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/dsn/reason"
+	"github.com/sortie-mail/sortie/route"
+)
+
+// Refusals remembers who takes no mail from this server, and in which words, as it happens. Set its Observe as the Outcome of a
+// [deliver.Trace]. The zero value works, and is safe for concurrent use once its fields are set.
+//
+// It remembers what concerns the server (its address, its set-up, its smarthosts), and nothing of mailboxes that are full or
+// unknown. What it remembers is bounded, whatever others say and however many they are.
+type Refusals struct {
+	// Smarthost is the way out that the findings offer for mail that is refused, as hops of a routing file; "" is
+	// smtp://mail.isp.example, to be replaced by the reader.
+	Smarthost string
+	// Entries is how many matters are remembered, one for each provider and class of refusal; 0 is 1,000. When there are more,
+	// what is over is forgotten first, and then what was seen longest ago.
+	Entries int
+
+	mu     sync.Mutex
+	places map[place]map[matter]*entry
+	count  int       // of entries
+	direct time.Time // when a host last took mail without a smarthost
+}
+
+// Bounds on what is remembered.
+const (
+	defaultEntries = 1000
+	maxDomains     = 10 // recipient domains of an entry
+)
+
+// How long what is over, and what was not seen again, is told of.
+const (
+	keepEnded  = 7 * 24 * time.Hour
+	keepSilent = 30 * 24 * time.Hour
+	// sameStreak is how soon a refusal after a success belongs to those before it.
+	sameStreak = 24 * time.Hour
+)
+
+// A place is who takes mail, or does not: a provider, by the registered domain of its hosts, or a smarthost.
+type place struct {
+	name      string
+	smarthost bool
+}
+
+// A matter is what is wrong there.
+type matter struct {
+	kind  kind
+	class reason.Class // of a refusal
+}
+
+type kind uint8
+
+const (
+	refused     kind = iota // it said no
+	unreachable             // it could not be spoken to, or broke off
+	tlsFailed               // encryption did not come about
+	loginFailed             // the smarthost does not let us in
+	nameFailed              // the smarthost's name leads nowhere
+	routeFailed             // the route is wrong in another way
+)
+
+// An entry is one matter at one place.
+type entry struct {
+	place
+	matter
+	first, last, ended, between time.Time // between is when it was over for a while
+	count                       int
+
+	verdict   reason.Verdict
+	host      string   // who said it last
+	words     []string // what it said
+	detail    string   // what failed, in our words
+	permanent bool     // the mail came back
+	later     bool     // its words ask to try later
+	clear     bool     // the mail went all the same, without encryption
+	id        string   // of a message
+	route     string   // the entry of the routing file that led there
+
+	domains map[string]bool // of recipients
+	more    bool            // there were more than are kept
+	below   bool            // hosts are below the place's name
+	at      bool            // a host has the place's name itself
+	detour  string          // the smarthost that the mail goes through instead
+	connect bool            // it did not even come to a connection
+}
+
+// Observe takes note of an outcome. It has the shape of [deliver.Trace]'s Outcome.
+func (r *Refusals) Observe(m *deliver.Message, o deliver.Outcome) {
+	at := o.End
+	if at.IsZero() {
+		at = time.Now()
+	}
+	id := ""
+	if m != nil {
+		id = clean(m.ID, maxName)
+	}
+	failures := failuresOf(&o)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range failures {
+		failures[i].id = id
+		r.note(&failures[i], recipientDomain(&o), at)
+	}
+	if o.Result.Success() && (o.Hop.Kind == route.MX || o.Hop.Kind == route.Smarthost) {
+		r.success(&o, at)
+	}
+}
+
+// note adds a failure to what is known of its matter. Attempts run side by side: what is told late of an earlier time counts,
+// and changes nothing else.
+func (r *Refusals) note(f *entry, domain string, at time.Time) {
+	e := r.places[f.place][f.matter]
+	switch {
+	case e == nil:
+		e = r.room(f.place, f.matter)
+		e.first = at
+	case at.Before(e.last) || at.Before(e.ended):
+		e.count++
+		return
+	case !e.ended.IsZero():
+		e.reopen(at)
+	}
+	old := *e
+	*e = *f
+	e.first, e.last, e.between, e.count = old.first, at, old.between, old.count+1
+	e.domains, e.more, e.below, e.at = old.domains, old.more, old.below || f.below, old.at || f.at
+	e.addDomain(domain)
+}
+
+// reopen goes on with what was over.
+func (e *entry) reopen(at time.Time) {
+	e.between = e.ended
+	if at.Sub(e.ended) > sameStreak {
+		e.first, e.count, e.between = at, 0, time.Time{}
+	}
+	e.ended = time.Time{}
+}
+
+func (e *entry) addDomain(domain string) {
+	switch {
+	case domain == "" || e.domains[domain]:
+	case len(e.domains) >= maxDomains:
+		e.more = true
+	default:
+		e.domains[domain] = true
+	}
+}
+
+// room makes a new entry, and forgets another where there are too many.
+func (r *Refusals) room(p place, m matter) *entry {
+	limit := cmp.Or(max(r.Entries, 0), defaultEntries)
+	for r.count >= limit {
+		r.forget(r.oldest())
+	}
+	if r.places == nil {
+		r.places = map[place]map[matter]*entry{}
+	}
+	if r.places[p] == nil {
+		r.places[p] = map[matter]*entry{}
+	}
+	e := &entry{place: p, matter: m, domains: map[string]bool{}}
+	r.places[p][m] = e
+	r.count++
+	return e
+}
+
+func (r *Refusals) forget(e *entry) {
+	delete(r.places[e.place], e.matter)
+	if len(r.places[e.place]) == 0 {
+		delete(r.places, e.place)
+	}
+	r.count--
+}
+
+// oldest is the entry that matters least: one that is over before others, then the one that was seen longest ago.
+func (r *Refusals) oldest() (oldest *entry) {
+	for _, matters := range r.places {
+		for _, e := range matters {
+			if oldest == nil || e.lesser(oldest) {
+				oldest = e
+			}
+		}
+	}
+	return oldest
+}
+
+func (e *entry) lesser(f *entry) bool {
+	if over := !e.ended.IsZero(); over == f.ended.IsZero() {
+		return over
+	}
+	return e.last.Before(f.last)
+}
+
+// success notes that a place has taken mail: what was wrong there is over, as far as this shows it.
+func (r *Refusals) success(o *deliver.Outcome, at time.Time) {
+	p := placeOf(&o.Hop, o.Host)
+	for _, e := range r.places[p] {
+		if e.ended.IsZero() && !at.Before(e.last) && (e.kind != tlsFailed || o.TLS.Version != "") {
+			e.ended = at
+		}
+	}
+	if !p.smarthost {
+		if at.After(r.direct) {
+			r.direct = at
+		}
+		return
+	}
+	if domain := recipientDomain(o); domain != "" {
+		r.detour(domain, p.name)
+	}
+}
+
+// detour notes that mail for a domain goes through a smarthost.
+func (r *Refusals) detour(domain, smarthost string) {
+	for p, matters := range r.places {
+		for _, e := range matters {
+			if !p.smarthost && e.kind == refused && e.ended.IsZero() && e.domains[domain] {
+				e.detour = smarthost
+			}
+		}
+	}
+}
+
+// failuresOf are the matters that an outcome tells of, each once: how it ended, and how hops before it did.
+func failuresOf(o *deliver.Outcome) []entry {
+	var all []entry
+	add := func(o *deliver.Outcome, e entry) {
+		if e.of(o) && !slices.ContainsFunc(all, func(f entry) bool { return f.place == e.place && f.matter == e.matter }) {
+			all = append(all, e)
+		}
+	}
+	if o.Result == deliver.TempFail || o.Result == deliver.PermFail {
+		add(o, entry{permanent: o.Result == deliver.PermFail})
+	}
+	for i := range o.Tried {
+		t := &o.Tried[i]
+		inClear := t.Stage == deliver.StageTLS && o.Result.Success() && o.TLS.Version == ""
+		login := t.Stage == deliver.StageAuth && o.RouteTrouble
+		if t.Hop == o.Hop && !inClear && !login {
+			continue // how the hop ended says more
+		}
+		if !t.Reply.IsZero() && len(t.Reason.Classes) == 0 && t.Stage != deliver.StageTLS && t.Stage != deliver.StageAuth {
+			continue // another host of the same hop had the last word
+		}
+		e := entry{clear: inClear}
+		if o.Result.Success() && o.Hop.Kind == route.Smarthost && t.Hop.Kind == route.MX {
+			e.detour = placeOf(&o.Hop, o.Host).name
+		}
+		failed := deliver.Outcome{
+			Result: deliver.TempFail, Route: o.Route, Hop: t.Hop, Host: t.Host, Addr: t.Addr, Stage: t.Stage,
+			Reply: t.Reply, Reason: t.Reason, RouteTrouble: t.Stage == deliver.StageRoute,
+		}
+		if t.Reply.IsZero() {
+			failed.Detail = t.Err
+		}
+		add(&failed, e)
+	}
+	return all
+}
+
+// of fills in an entry from a failure, and reports whether it concerns this server.
+func (e *entry) of(o *deliver.Outcome) bool {
+	if o.Hop.Kind != route.MX && o.Hop.Kind != route.Smarthost {
+		return false
+	}
+	e.place = placeOf(&o.Hop, o.Host)
+	var concerns bool
+	if e.kind, concerns = kindOf(o); !concerns || e.name == "" {
+		return false
+	}
+	if e.kind == refused {
+		e.class = o.Reason.Class()
+	}
+	if o.Route.Pattern != "" {
+		e.route = clean(o.Route.Where(), maxSaid)
+	}
+	e.verdict = o.Reason
+	e.verdict.List = clean(e.verdict.List, maxName)
+	e.connect, e.later = o.Stage == deliver.StageConnect, o.Reply.Temporary()
+	host := nameKey(o.Host)
+	e.at, e.below = host == e.name, strings.HasSuffix(host, "."+e.name)
+	e.host = clean(host, maxName)
+	if o.Addr.IsValid() {
+		e.host += " [" + o.Addr.Addr().String() + "]"
+	}
+	e.words, e.detail = wordsOf(o), clean(redact(o, o.Detail), maxSaid)
+	return true
+}
+
+// kindOf is what went wrong, and whether it concerns this server.
+func kindOf(o *deliver.Outcome) (kind, bool) {
+	smarthost := o.Hop.Kind == route.Smarthost
+	switch {
+	case smarthost && o.Stage == deliver.StageAuth:
+		return loginFailed, true
+	case smarthost && o.Stage == deliver.StageRoute:
+		return nameFailed, o.RouteTrouble
+	case o.Stage == deliver.StageRoute: // what DNS says of a recipient's domain is that domain's matter
+		return 0, false
+	case o.RouteTrouble && o.Reply.IsZero():
+		return routeFailed, true
+	case o.Stage == deliver.StageTLS:
+		return tlsFailed, true
+	case o.Reply.IsZero():
+		return unreachable, true
+	}
+	return refused, ours(o)
+}
+
+// ours reports whether a refusal may be about this server and not about one mailbox, sender or message. A smarthost that does
+// not take mail for a domain is ours too, and a provider that puts everything off may be.
+func ours(o *deliver.Outcome) bool {
+	v := &o.Reason
+	if v.Is(reason.Greylisted) || v.Retry == reason.RetrySoon { // which is how every stranger is greeted there
+		return false
+	}
+	switch v.Matter {
+	case reason.MatterMailbox, reason.MatterSender:
+		return false
+	case reason.MatterDomain:
+		return o.Hop.Kind == route.Smarthost || o.Result == deliver.TempFail
+	case reason.MatterMessage:
+		return v.Is(reason.Spam) || v.Is(reason.Virus)
+	}
+	return true
+}
+
+// placeOf is who a hop leads to, by the host that was spoken to.
+func placeOf(hop *route.Hop, host string) place {
+	if hop.Kind == route.Smarthost {
+		name := hop.Host
+		if hop.Port != 0 {
+			name = net.JoinHostPort(name, strconv.Itoa(int(hop.Port)))
+		}
+		return place{clean(name, maxName), true}
+	}
+	host = nameKey(host)
+	if _, err := netip.ParseAddr(host); err != nil && !strings.HasPrefix(host, "[") { // an address belongs to nobody's domain
+		if site, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil {
+			host = site
+		}
+	}
+	return place{clean(host, maxName), false}
+}
+
+func recipientDomain(o *deliver.Outcome) string {
+	if !strings.Contains(o.Recipient, "@") {
+		return ""
+	}
+	return clean(nameKey(domainOf(o.Recipient)), maxName)
+}
+
+// wordsOf is a reply as it stood in the session, line by line.
+func wordsOf(o *deliver.Outcome) []string {
+	if o.Reply.IsZero() {
+		return nil
+	}
+	var lines []string
+	left := maxWords
+	for line := range strings.SplitSeq(redact(o, o.Reply.Wire()), "\n") {
+		if left <= 0 {
+			break
+		}
+		line = clean(line, left)
+		left -= len(line) + 1
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// minSecret is the shortest secret that is looked for in texts: a shorter one is found in everything.
+const minSecret = 4
+
+// redact takes a hop's credentials out of a text, in the forms in which a host has seen them and may say them again
+// (RFC 4616 and LOGIN).
+func redact(o *deliver.Outcome, text string) string {
+	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	user, secret := o.Hop.User, o.Hop.Secret.Value()
+	var hidden []string
+	if len(secret) >= minSecret {
+		hidden = append(hidden, b64("\x00"+user+"\x00"+secret), b64(secret), secret)
+	}
+	if len(user) >= minSecret && o.Stage == deliver.StageAuth {
+		hidden = append(hidden, b64(user), user)
+	}
+	for _, h := range hidden {
+		text = strings.ReplaceAll(text, h, "***")
+	}
+	return text
+}

@@ -1,0 +1,160 @@
+package relaycheck
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// refusedBySmarthost tells of a smarthost that refuses what we send through it.
+func (e *entry) refusedBySmarthost(f *Finding) {
+	v := &e.verdict
+	f.Severity, f.Title = Serious, e.subject()+" refuses our mail"
+	f.Text = fmt.Sprintf("The routing file sends mail through another mail server, the smarthost %s, which does not take "+
+		"it.", e.name)
+	if s := says(v); s != "" {
+		f.Text = fmt.Sprintf("The routing file sends mail through another mail server, the smarthost %s, which does not "+
+			"take it: it says that this server %s.", e.name, s)
+	}
+	f.Text += e.fate()
+	if v.Admin != "" {
+		f.Text += "\n\n" + v.Admin
+	}
+	f.Possibilities = possibilities(v)
+	f.Links = slices.Clone(v.Links)
+	switch {
+	case e.aboutUs():
+	case e.count < many:
+		f.Severity = Info
+	default:
+		f.Severity = Warning
+	}
+	f.Remedy = []Step{
+		{Who: you, Do: fmt.Sprintf("Ask whoever runs %s, and quote its words. It may want a login, or another sender "+
+			"address.", e.name)},
+		{Who: you, Do: "Until that is settled, give the entry of the routing file another smarthost, or direct."},
+	}
+}
+
+// routeFailed tells of a smarthost that cannot be used as the routing file says.
+func (e *entry) routeFailed(f *Finding) {
+	f.Severity = Serious
+	stays := fmt.Sprintf(" All mail that the routing file sends through %s stays here for now, and is tried again. Nothing "+
+		"goes back to its senders "+
+		"for this reason alone.", e.name)
+	if e.detour != "" {
+		stays = e.fate()
+	}
+	switch e.kind {
+	case loginFailed:
+		f.Title = e.subject() + " refuses our login"
+		f.Text = fmt.Sprintf("The routing file sends mail through another mail server, the smarthost %s, and logs in "+
+			"there. It does not let us in.", e.name) + stays
+		f.Remedy = []Step{
+			{Who: you, Do: fmt.Sprintf("Check the user and the password with which the routing file logs in at %s: has the "+
+				"password been changed, "+
+				"or is the account closed?", e.name)},
+			{Who: "whoever runs " + e.name, Do: "can tell why the login is refused."},
+		}
+	case nameFailed:
+		f.Title = e.subject() + " cannot be found by its name"
+		f.Text = fmt.Sprintf("The routing file sends mail through another mail server, the smarthost %s, and DNS gives no "+
+			"address for that name.", e.name) + stays
+		f.Remedy = []Step{
+			{Who: you, Do: "Check how the name " + e.name + " is written in the routing file. If it is right, check that " +
+				"this server's DNS works, and ask whoever runs the smarthost for its name of today."},
+		}
+	default:
+		f.Title = e.subject() + " cannot be used as the routing file says"
+		if !e.smarthost {
+			f.Title = "Mail for " + e.who() + " cannot be sent as the routing file says"
+		}
+		f.Text = "The routing file asks for something that does not work." + stays
+		f.Remedy = []Step{{Who: you, Do: "Change the entry of the routing file for " + e.who() + ": what failed says how."}}
+	}
+}
+
+// tlsFailed tells of encryption that did not come about.
+func (e *entry) tlsFailed(f *Finding) {
+	if e.clear {
+		f.Severity, f.Title = Info, "Mail to "+e.who()+" goes unencrypted, though it offers encryption"
+		f.Text = fmt.Sprintf("Encryption with %s was tried and failed. The mail went without, as it does with whoever "+
+			"offers none: on its way it can "+
+			"be read.%s", e.who(), e.hosted())
+		f.Remedy = []Step{{Who: "the postmaster of " + e.who(), Do: "can mend the encryption. Tell what failed."}}
+		return
+	}
+	f.Severity, f.Title = Warning, "Mail to "+e.who()+" cannot be encrypted, and stays here"
+	f.Text = fmt.Sprintf("The routing file asks for an encrypted connection with %s, and none comes "+
+		"about.%s%s", e.who(), e.hosted(), e.fate())
+	if e.smarthost {
+		f.Severity = Serious
+	}
+	f.Remedy = []Step{
+		{Who: "whoever runs " + e.name, Do: "can mend the encryption, or the certificate. Tell what failed."},
+		{Who: you, Do: "If the mail may go with less protection, change tls= in the entry of the routing file: tls=required " +
+			"takes any certificate."},
+	}
+}
+
+// unreachable tells of a place that cannot be spoken to.
+func (e *entry) unreachable(f *Finding) {
+	f.Severity, f.Title = Warning, e.subject()+" cannot be reached"
+	f.Text = fmt.Sprintf("Again and again no connection with %s comes about, or it breaks off.%s%s", e.who(), e.hosted(), e.fate())
+	f.Remedy = []Step{
+		{Who: you, Do: fmt.Sprintf("Wait, if others can be reached: most likely the servers of %s are down, and the mail "+
+			"goes out when they are "+
+			"back.", e.who())},
+		{Who: you, Do: fmt.Sprintf("If it lasts for more than a day, call somebody at %s. Perhaps it keeps this server's "+
+			"address out.", e.who())},
+	}
+	if e.smarthost {
+		f.Severity = Serious
+		f.Remedy = []Step{{Who: you, Do: fmt.Sprintf("Check that %s is up and that a firewall lets this server connect to "+
+			"it. Meanwhile, give the entry of "+
+			"the routing file another smarthost, or direct.", e.name)}}
+	}
+}
+
+// wayOutBlocked tells that nobody can be reached, which is not everybody's fault at once. direct is when somebody last was:
+// what could not be reached before that has reasons of its own.
+func wayOutBlocked(entries []*entry, direct time.Time) *Finding {
+	f := &Finding{
+		ID: "unreachable/port-25", Severity: Critical, Title: "This server reaches no mail server on the internet",
+		Text: "Connections to the mail servers of several providers do not come about, and none has since. Most likely " +
+			"something on the way out stops them: many internet providers and hosting companies block port 25, by which " +
+			"mail servers speak to each other.",
+		Remedy: []Step{
+			{Who: you, Do: "Check that this server is on the internet at all, and that no firewall of yours stops " +
+				"connections to port 25 outside."},
+			{Who: you, Do: "Ask your internet provider or hosting company whether it blocks port 25, and to open it for " +
+				"this server's address."},
+			{
+				Who: you, Do: "Until then, send all mail through its mail server: make this the entry for * in the routing " +
+					"file, with the name of that server.",
+				Lines: []string{"* " + defaultSmarthost},
+			},
+		},
+	}
+	places := 0
+	for _, e := range entries {
+		if e.kind != unreachable || e.smarthost || !e.connect || !e.ended.IsZero() || e.count < few || !e.first.After(direct) {
+			continue
+		}
+		places++
+		f.Count += e.count
+		if f.First.IsZero() || e.first.Before(f.First) {
+			f.First = e.first
+		}
+		if e.last.After(f.Last) {
+			f.Last = e.last
+		}
+		if places <= maxListed {
+			f.Evidence = append(f.Evidence, Evidence{e.name, e.detail})
+		}
+	}
+	if places < blockedPlaces {
+		return nil
+	}
+	return f
+}
