@@ -25,7 +25,7 @@ import (
 //
 // std: Q1
 func TestPowerCut(t *testing.T) {
-	rounds := 40
+	rounds := 25
 	if testing.Short() {
 		rounds = 10
 	}
@@ -82,7 +82,7 @@ type cutLane struct {
 func newPowerCut(t *testing.T, seed uint64) *powerCut {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	root := t.TempDir()
-	return &powerCut{TB: t, seed: seed, rng: rng, dir: root, disk: newVolatile(rng, filepath.Dir(root)), mail: map[int]*cutMail{}}
+	return &powerCut{TB: t, seed: seed, rng: rng, dir: root, disk: newVolatile(rand.New(rand.NewPCG(seed, 2)), filepath.Dir(root)), mail: map[int]*cutMail{}}
 }
 
 func (c *powerCut) open() (*Queue, error) {

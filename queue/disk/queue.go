@@ -107,6 +107,9 @@ func (q *Queue) load() error {
 	if err != nil {
 		return err
 	}
+	if err := q.disk.syncDir(q.dir); err != nil { // the life that made the spool may have ended before it did
+		return fmt.Errorf("disk: %w", err)
+	}
 	q.index = memory.NewIndex(q.dropped)
 	q.log = &log{dir: q.dir, mark: mark, lastID: q.ids.Last, storage: q.disk, most: q.opts.segmentSize, began: q.began}
 	damaged, err := q.replay()
