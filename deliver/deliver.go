@@ -3,7 +3,6 @@ package deliver
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -64,7 +63,7 @@ type Deliverer struct {
 // temporary failure. It never panics for what the far end does.
 func (d *Deliverer) Deliver(ctx context.Context, r route.Route, m *Message) []Outcome {
 	d.init()
-	ctx, cancel := context.WithTimeoutCause(ctx, d.set.timeouts.Total, fmt.Errorf("the attempt took longer than %v", d.set.timeouts.Total))
+	ctx, cancel := context.WithTimeoutCause(ctx, d.set.timeouts.Total, d.set.tooLong)
 	defer cancel()
 	ctx = d.set.trace.lookups(ctx)
 	outcomes := newOutcomes(r, m)

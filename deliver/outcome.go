@@ -206,9 +206,9 @@ func (o Outcome) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<%s>: %s %s", oneLine(o.Recipient), o.Result, o.Status)
 	if o.Host != "" {
-		fmt.Fprintf(&b, " at %s", o.Host)
+		b.WriteString(" at " + where(o.Host, o.Addr.Addr()))
 		if o.Addr.IsValid() {
-			fmt.Fprintf(&b, "[%s]:%d", o.Addr.Addr(), o.Addr.Port())
+			fmt.Fprintf(&b, ":%d", o.Addr.Port())
 		}
 	}
 	fmt.Fprintf(&b, " (%s)", o.Stage)
@@ -225,6 +225,17 @@ func (o Outcome) String() string {
 		fmt.Fprintf(&b, " [%d other tries]", len(o.Tried))
 	}
 	return b.String()
+}
+
+// where names a host and its address: "mx.aol.com[192.0.2.1]", and "[192.0.2.1]" alone where that is its name.
+func where(host string, addr netip.Addr) string {
+	switch {
+	case !addr.IsValid():
+		return host
+	case host == addr.String() || strings.HasPrefix(host, "["):
+		host = ""
+	}
+	return host + "[" + addr.String() + "]"
 }
 
 // LogValue gives the fields that logs have.

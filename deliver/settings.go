@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -82,6 +83,7 @@ type settings struct {
 	resolver Resolver
 	port     uint16
 	timeouts Timeouts
+	tooLong  error // the cause of an attempt's end after Timeouts.Total
 	limits   Limits
 	log      *slog.Logger
 	trace    Trace
@@ -112,6 +114,7 @@ func (d *Deliverer) init() {
 		if d.Trace != nil {
 			d.set.trace = *d.Trace
 		}
+		d.set.tooLong = fmt.Errorf("the attempt took longer than %v", d.set.timeouts.Total)
 		d.pool.init(&d.set)
 	})
 }

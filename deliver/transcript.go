@@ -35,12 +35,8 @@ type textTranscript struct {
 }
 
 func (t *textTranscript) Line(l TranscriptLine) {
-	where := l.Host
-	if l.Addr.IsValid() {
-		where += "[" + l.Addr.Addr().String() + "]"
-	}
 	text := fmt.Sprintf("%s %s %s %c: %s\n",
-		l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), visible(cmp.Or(l.ID, "-")), where, l.From, visible(l.Text))
+		l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), visible(cmp.Or(l.ID, "-")), where(l.Host, l.Addr.Addr()), l.From, visible(l.Text))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	io.WriteString(t.w, text)

@@ -69,8 +69,10 @@ func TestTranscriptsAsText(t *testing.T) {
 	addr := netip.MustParseAddrPort("[2001:db8::1]:25")
 	tr.Line(deliver.TranscriptLine{Time: at, ID: "m1", Host: "mx.aol.test", Addr: addr, From: 'S', Text: "550 5.1.1 Kein Postfach für \x1b[31m\xff\u202e \\x"})
 	tr.Line(deliver.TranscriptLine{Time: at, Host: "/run/lmtp.sock", From: '*', Text: "connected"})
+	tr.Line(deliver.TranscriptLine{Time: at, Host: "[IPv6:2001:db8::1]", Addr: addr, From: 'C', Text: "QUIT"})
 	require.Equal(t, "2026-07-01T10:30:45.123Z m1 mx.aol.test[2001:db8::1] S: 550 5.1.1 Kein Postfach für \\x1b[31m\\xff\\xe2\\x80\\xae \\x\n"+
-		"2026-07-01T10:30:45.123Z - /run/lmtp.sock *: connected\n", b.String())
+		"2026-07-01T10:30:45.123Z - /run/lmtp.sock *: connected\n"+
+		"2026-07-01T10:30:45.123Z - [2001:db8::1] C: QUIT\n", b.String())
 	deliver.NewTranscript(failing{}).Line(deliver.TranscriptLine{})
 }
 
