@@ -39,7 +39,8 @@ const (
 //     comment in the Status.
 //   - Original-Recipient and Final-Recipient that say no type get one.
 //
-// Times are in UTC. A report that came within another message is found too.
+// Times are in UTC. UTF8 tells that the part for programs was a global one. A report that came within another message is
+// found too.
 func Parse(r io.Reader) (*Report, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxSize))
 	if err != nil {
