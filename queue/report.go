@@ -76,7 +76,7 @@ func (a *attempt) addReport(s *Settlement, recipients []dsn.Recipient) {
 	env := &a.lease.Envelope
 	report := &dsn.Report{
 		ReportingMTA: a.r.Hostname, EnvelopeID: env.EnvelopeID, Arrival: a.lease.Accepted, Recipients: recipients,
-		To: env.From, Date: time.Now(), UTF8: env.UTF8 || !isASCII(env.From),
+		To: env.From, Date: time.Now(), UTF8: !isASCII(env.From), // an ASCII address may be at a host without SMTPUTF8
 	}
 	report.Original, report.HeadersOnly = a.original(recipients)
 	body, err := a.r.Reports.Build(report)
