@@ -46,3 +46,12 @@ const (
 	Delivered            Class = "delivered"
 	Unknown              Class = "unknown"
 )
+
+// allClasses has every class.
+var allClasses = []Class{
+	UserUnknown, MailboxFull, MailboxDisabled, Suspended, HasMoved, HostUnknown, RelayingDenied, OpenRelay, OpenProxy,
+	DynamicAddress, Blocklisted, BadReputation, ReverseDNS, Greylisted, RateLimited, TooManyConnections, MessageTooBig,
+	Content, Spam, Virus, Policy, AuthenticationFailed, AuthRequired, TLSRequired, TLSFailed, NotCompliant, Syntax,
+	Filtered, Security, SystemError, SystemFull, MailLoop, NetworkError, Expired, SenderRefused, NoMailHere, Vacation,
+	Feedback, Delivered, Unknown,
+}

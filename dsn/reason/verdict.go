@@ -9,10 +9,13 @@ import (
 // An Input is a refusal and where it happened.
 type Input struct {
 	Reply dsn.Reply
-	Stage string // of the session, as package deliver names it: "greeting", "mail", "rcpt", "dot" …
-	Host  string // the host that answered
-	Site  string // the domain that names the provider: the registered domain of its MX hosts; "" is unknown
+	Stage string // of the session, as package deliver names it: "greeting", "mail", "rcpt", "dot" …; "" is unknown
+	Host  string // the host that answered; "" is unknown
+	Site  string // the domain that names the provider: the registered domain of its MX hosts; "" leaves it to Host
 }
+
+// stages are what Input.Stage may be, in the order of a session.
+var stages = []string{"route", "connect", "greeting", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "dot"}
 
 // A Matter says whose a refusal is: who could do something about it.
 type Matter string
@@ -29,6 +32,10 @@ const (
 	MatterUnknown Matter = "unknown"
 )
 
+var matters = []Matter{
+	MatterMailbox, MatterDomain, MatterSender, MatterMessage, MatterAddress, MatterConfig, MatterNetwork, MatterUnknown,
+}
+
 // A Retry says whether trying again may help, and when.
 type Retry string
 
@@ -39,6 +46,8 @@ const (
 	RetrySlowly Retry = "slowly" // it takes hours, or somebody's help
 	RetryNever  Retry = "never"  // it will be refused again
 )
+
+var retries = []Retry{RetryNormal, RetrySoon, RetrySlowly, RetryNever}
 
 // A Link leads to a page that helps.
 type Link struct {
@@ -72,13 +81,3 @@ func (v *Verdict) Is(c Class) bool { return slices.Contains(v.Classes, c) }
 
 // Blocked reports whether the refusal is about our address or its reputation, with enough confidence to take another way.
 func (v *Verdict) Blocked() bool { return v.Matter == MatterAddress && v.Confidence >= 0.5 }
-
-// Rules are how replies become verdicts. A nil *Rules is the embedded rules. Rules do not change once they are read and are safe
-// for concurrent use.
-type Rules struct{}
-
-// Classify says why a server refused. It never fails: what no rule knows is [Unknown].
-func (r *Rules) Classify(in Input) Verdict { return Verdict{} }
-
-// Classify uses the embedded rules.
-func Classify(in Input) Verdict { return (*Rules)(nil).Classify(in) }
