@@ -1,5 +1,7 @@
 package main
 
+// One client's connection: commands one at a time, a limit to every wait, and last words that arrive.
+
 import (
 	"bytes"
 	"errors"

@@ -1,5 +1,7 @@
 package main
 
+// What is served over HTTP.
+
 import (
 	"context"
 	"net"
@@ -14,6 +16,8 @@ func newConsole(r *relay) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(r.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", r.healthz)
+	mux.HandleFunc("GET /summary", r.serveSummary)
+	mux.HandleFunc("GET /summary.json", r.serveSummary)
 	return &http.Server{
 		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return context.Background() },

@@ -1,5 +1,7 @@
 package main
 
+// How a message is read from the wire, such that nobody can smuggle another one in with it.
+
 import (
 	"bytes"
 	"errors"

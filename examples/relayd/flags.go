@@ -1,5 +1,7 @@
 package main
 
+// The command line: every setting with its limits, and every mistake told before anything is touched.
+
 import (
 	"crypto/x509"
 	"errors"
@@ -25,11 +27,12 @@ type options struct {
 	smtpPort                   uint16
 	allowLoopback              bool
 	roots                      *x509.CertPool // nil is the system's
-	relayFrom                  netset
+	relayFrom                  []netip.Prefix
 	schedule                   queue.Schedule
 	maxSize                    int64
 	maxRecipients              int
 	maxConnections             int
+	maxDeliveries              int
 	maxPerClient               int
 	idle                       time.Duration
 	console                    string
@@ -67,12 +70,14 @@ Sending it
   -smtp-port N           port of MX hosts (25); others are for labs
   -allow-loopback        MX hosts may have loopback and private addresses; for labs
   -ca FILE               more trusted roots for TLS, PEM
+  -max-deliveries N      attempts at once (5000, or as many as the limit of open files allows); 20 at most in one domain
   -retry D,D,...         waits between tries; the last one repeats (5m,15m,30m,1h,2h,4h)
   -delay-after D         age at which the sender is told of a delay; 0 is never (4h)
   -lifetime D            age at which mail is given up and returned (5d)
 
 Watching it
-  -console ADDR          serve HTTP here: /metrics for Prometheus, /healthz, and /summary for the administrator
+  -console ADDR          serve HTTP here: /metrics for Prometheus, /healthz, and /summary (/summary.json) that tells the
+                         administrator what is wrong and what to do about it
   -log FILE              log, a JSON object a line (standard error)
   -transcript FILE       session log: every line of every SMTP session that sends mail, without secrets
 
@@ -106,6 +111,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.maxSizeText, "max-size", "50MiB", "")
 	fs.IntVar(&o.maxRecipients, "max-recipients", 1000, "")
 	fs.IntVar(&o.maxConnections, "max-connections", 1000, "")
+	fs.IntVar(&o.maxDeliveries, "max-deliveries", 5000, "")
 	fs.IntVar(&o.maxPerClient, "max-per-client", 500, "")
 	fs.DurationVar(&o.idle, "idle", 5*time.Minute, "")
 	fs.StringVar(&o.spool, "spool", "./spool", "")
@@ -139,6 +145,7 @@ func (o *options) check() error {
 	note("max-recipients", within(o.maxRecipients, 1, queue.MaxRecipients))
 	note("max-connections", within(o.maxConnections, 2, 100_000))
 	note("max-per-client", within(o.maxPerClient, 1, 100_000))
+	note("max-deliveries", within(o.maxDeliveries, 1, 1_000_000))
 	if o.idle < time.Second {
 		note("idle", fmt.Errorf("%v is too short: write at least 1s", o.idle))
 	}

@@ -1,5 +1,7 @@
 package main
 
+// What a relay does to a header: it adds a Received field, and leaves out Return-Path.
+
 import (
 	"bufio"
 	"bytes"

@@ -1,11 +1,15 @@
 package main
 
+// Slots for connections: users find room, however many strangers there are.
+
 import (
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/sortie-mail/sortie/relaycheck"
 )
 
 // A class of clients has slots of its own, so that no other class can take them.
@@ -42,7 +46,7 @@ type listener struct {
 	name      string // of this host, for replies
 	log       *slog.Logger
 	metrics   *metrics
-	users     netset
+	policy    *relaycheck.Policy
 	user      class
 	stranger  class
 	lastNoted time.Time // of a refusal, for the log; used by Accept alone
@@ -52,10 +56,10 @@ type listener struct {
 }
 
 // newListener divides max connections between the classes.
-func newListener(l net.Listener, o *options, log *slog.Logger, m *metrics) *listener {
+func newListener(l net.Listener, o *options, p *relaycheck.Policy, log *slog.Logger, m *metrics) *listener {
 	few := max(1, o.maxConnections/10)
 	list := &listener{
-		Listener: l, name: o.hostname, log: log, metrics: m, users: o.relayFrom,
+		Listener: l, name: o.hostname, log: log, metrics: m, policy: p,
 		user:     class{name: "user", max: max(1, o.maxConnections-few), perClient: o.maxPerClient, idle: o.idle, yields: true},
 		stranger: class{name: "stranger", max: few, perClient: max(1, few/10), idle: strangerIdle, life: strangerLife},
 	}
@@ -83,7 +87,7 @@ func (l *listener) Accept() (net.Conn, error) {
 func (l *listener) admit(nc net.Conn) (c *conn, refusal string) {
 	client := clientOf(nc)
 	cl := &l.stranger
-	if l.users.contains(client) {
+	if l.policy.Allows(relaycheck.Client{Addr: client}) {
 		cl = &l.user
 	}
 	c = &conn{Conn: nc, list: l, class: cl, client: client, born: time.Now()}
@@ -223,16 +227,4 @@ func site(a netip.Addr) netip.Prefix {
 	}
 	p, _ := a.Prefix(bits)
 	return p
-}
-
-// A netset is a set of networks.
-type netset []netip.Prefix
-
-func (n netset) contains(a netip.Addr) bool {
-	for _, p := range n {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }

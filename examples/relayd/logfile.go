@@ -1,5 +1,7 @@
 package main
 
+// Log files that are written in large pieces and can be rotated.
+
 import (
 	"bufio"
 	"fmt"

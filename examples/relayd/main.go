@@ -1,7 +1,14 @@
 // Command relayd is a small outbound relay: go-smtp takes mail from your own machines, Sortie keeps it safe, routes it,
 // delivers it, and tells senders what became of it. It shows how the packages fit together in a server, and is meant to be
-// copied from: relay.go wires the parts, session.go makes envelopes of SMTP commands, conn.go and listener.go keep the
-// server usable when clients misbehave.
+// copied from:
+//
+//	relay.go                  wires the parts, and stops them without losing anything
+//	session.go                makes an envelope and a queued message of SMTP commands
+//	path.go data.go header.go read addresses and messages octet for octet, and add the Received field
+//	conn.go listener.go       keep room for users, whatever other clients do
+//	policy.go                 says who may relay, audits that, and tells the administrator what is wrong
+//	metrics.go console.go     are for the monitoring
+//	flags.go logfile.go       are what every server needs
 //
 //	relayd -hostname mail.example.org -routes routes
 //	relayd -h
@@ -38,13 +45,8 @@ func start(args []string) int {
 		fmt.Fprintln(os.Stderr, "relayd:", err)
 		return 1
 	}
-	go func() {
-		for range hup {
-			r.reload()
-		}
-	}()
 	context.AfterFunc(ctx, cancel) // a second signal ends the process at once
-	if err := r.run(ctx); err != nil {
+	if err := r.run(ctx, hup); err != nil {
 		fmt.Fprintln(os.Stderr, "relayd:", err)
 		return 1
 	}

@@ -1,5 +1,7 @@
 package main
 
+// What Prometheus is told.
+
 import (
 	"context"
 	"time"
@@ -44,11 +46,6 @@ func counter(name, help string) prometheus.Counter {
 
 func counters(name, help, label string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
-}
-
-// outcome is a hook of deliver.Trace.
-func (m *metrics) outcome(_ *deliver.Message, o deliver.Outcome) {
-	m.attempts.WithLabelValues(o.Result.String()).Inc()
 }
 
 // A gaugeCollector asks for the state of the relay when it is scraped, instead of keeping count.

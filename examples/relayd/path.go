@@ -1,5 +1,7 @@
 package main
 
+// Addresses, as the client wrote them.
+
 import (
 	"bytes"
 	"strings"

@@ -1,5 +1,7 @@
 package main
 
+// How the parts are put together, in which order they are opened, and in which order they stop.
+
 import (
 	"context"
 	"crypto/tls"
@@ -8,7 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -18,6 +23,7 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 	"github.com/sortie-mail/sortie/queue/disk"
 	"github.com/sortie-mail/sortie/queue/memory"
+	"github.com/sortie-mail/sortie/relaycheck"
 	"github.com/sortie-mail/sortie/route"
 )
 
@@ -28,6 +34,8 @@ type relay struct {
 	files   []*logFile
 	metrics *metrics
 
+	policy   *relaycheck.Policy
+	refusals *relaycheck.Refusals
 	listener *listener
 	server   *smtp.Server
 	console  *http.Server // nil without -console
@@ -47,7 +55,7 @@ type mailQueue interface {
 
 // newRelay opens everything that may fail, the queue last: whatever else is wrong is said before anything is touched.
 func newRelay(o *options) (r *relay, err error) {
-	r = &relay{opts: o, metrics: newMetrics()}
+	r = &relay{opts: o, metrics: newMetrics(), refusals: new(relaycheck.Refusals)}
 	defer func() {
 		if err != nil {
 			r.closeFiles()
@@ -58,7 +66,7 @@ func newRelay(o *options) (r *relay, err error) {
 	if err != nil {
 		return r, err
 	}
-	r.deliverer = newDeliverer(o, r.log, transcript, r.metrics)
+	r.deliverer = r.newDeliverer(transcript)
 	if o.routes != "" {
 		if r.routes, err = route.NewReloader(o.routes, r.deliverer); err != nil {
 			return r, err
@@ -92,13 +100,15 @@ func (r *relay) openLogs() (deliver.Transcript, error) {
 	return deliver.NewTranscript(file), nil
 }
 
-func newDeliverer(o *options, log *slog.Logger, transcript deliver.Transcript, m *metrics) *deliver.Deliverer {
-	d := &deliver.Deliverer{
-		Hostname: o.hostname, Port: o.smtpPort, AllowPrivate: o.allowLoopback, Resolver: &resolve.Resolver{Logger: log},
-		Logger: log, Transcript: transcript, Trace: &deliver.Trace{Outcome: m.outcome},
-	}
+func (r *relay) newDeliverer(transcript deliver.Transcript) *deliver.Deliverer {
+	o := r.opts
+	resolver := &resolve.Resolver{Logger: r.log}
 	if o.dns != "" {
-		d.Resolver = &resolve.Resolver{Servers: []string{o.dns}, Logger: log}
+		resolver.Servers = []string{o.dns}
+	}
+	d := &deliver.Deliverer{
+		Hostname: o.hostname, Port: o.smtpPort, AllowPrivate: o.allowLoopback, Resolver: resolver,
+		Logger: r.log, Transcript: transcript, Trace: &deliver.Trace{Outcome: r.outcome},
 	}
 	if o.roots != nil {
 		d.TLS = &tls.Config{RootCAs: o.roots}
@@ -106,12 +116,19 @@ func newDeliverer(o *options, log *slog.Logger, transcript deliver.Transcript, m
 	return d
 }
 
+// outcome counts each outcome, and remembers those that concern this server.
+func (r *relay) outcome(m *deliver.Message, o deliver.Outcome) {
+	r.metrics.attempts.WithLabelValues(o.Result.String()).Inc()
+	r.refusals.Observe(m, o)
+}
+
 func (r *relay) listen() error {
 	l, err := net.Listen("tcp", r.opts.listen)
 	if err != nil {
 		return fmt.Errorf("-listen: %w", err)
 	}
-	r.listener = newListener(l, r.opts, r.log, r.metrics)
+	r.policy = newPolicy(r.opts, l.Addr())
+	r.listener = newListener(l, r.opts, r.policy, r.log, r.metrics)
 	if r.opts.console == "" {
 		return nil
 	}
@@ -141,32 +158,37 @@ func openQueue(o *options, log *slog.Logger) (mailQueue, error) {
 func (r *relay) wire() {
 	r.runner = &queue.Runner{
 		Queue: r.queue, Deliverer: r.deliverer, Hostname: r.opts.hostname, Schedule: r.opts.schedule, Logger: r.log,
+		Concurrency: r.attempts(),
 	}
 	if r.routes != nil {
 		r.runner.Router = r.routes
 		r.routes.Logger = r.log
-		r.routes.OnChange = func(*route.Table) { r.reroute() }
 	}
-	r.server = newServer(&front{opts: r.opts, queue: r.queue, log: r.log, metrics: r.metrics})
+	r.server = newServer(&front{opts: r.opts, policy: r.policy, queue: r.queue, log: r.log, metrics: r.metrics})
 	r.metrics.registry.MustRegister(gaugeCollector{r.queue, r.listener.counts})
 	if r.web != nil {
 		r.console = newConsole(r)
 	}
 }
 
-// reroute lets waiting mail take the new routes now.
-func (r *relay) reroute() {
-	freed, err := r.runner.Reroute(context.Background())
-	if err != nil {
-		r.log.Error("waiting mail takes the new routes only when its time comes", "error", err)
-		return
+// attempts is how many attempts may be made at once, so that the files that may be open are enough for the clients too.
+func (r *relay) attempts() int {
+	const others = 200 // the queue's files, DNS, the console
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return r.opts.maxDeliveries
 	}
-	r.log.Info("waiting mail takes the new routes", "freed", freed)
+	if free := int64(min(files.Cur, 1<<30)) - int64(r.opts.maxConnections) - others; free < int64(r.opts.maxDeliveries) {
+		r.log.Warn("the limit of open files (ulimit -n) allows fewer attempts at once than -max-deliveries", "limit", files.Cur, "attempts", max(free, 1))
+		return int(max(free, 1))
+	}
+	return r.opts.maxDeliveries
 }
 
-// run works until ctx ends, and then stops within stopTime.
-func (r *relay) run(ctx context.Context) error {
+// run works until ctx ends, and then stops within 10 s. hup brings the SIGHUPs.
+func (r *relay) run(ctx context.Context, hup <-chan os.Signal) error {
 	r.log.Info("listening", "smtp", r.listener.Addr().String(), "hostname", r.opts.hostname)
+	r.audit()
 	failed := make(chan error, 3)
 	go func() { failed <- r.runner.Run(context.Background()) }()
 	go func() { failed <- r.server.Serve(r.listener) }()
@@ -174,11 +196,9 @@ func (r *relay) run(ctx context.Context) error {
 		r.log.Info("listening", "console", r.web.Addr().String())
 		go func() { failed <- r.console.Serve(r.web) }()
 	}
-	watch, stopWatching := context.WithCancel(ctx)
-	defer stopWatching()
-	if r.routes != nil {
-		go r.routes.Run(watch)
-	}
+	ctx, cancel := context.WithCancel(ctx)
+	var followers sync.WaitGroup
+	followers.Go(func() { r.follow(ctx, hup) })
 	var err error
 	select {
 	case <-ctx.Done():
@@ -186,8 +206,52 @@ func (r *relay) run(ctx context.Context) error {
 	case err = <-failed:
 		r.log.Error("relayd stops, because a part of it failed", "error", err)
 	}
-	stopWatching()
+	cancel()
+	followers.Wait()
 	return errors.Join(err, r.stop())
+}
+
+// follow keeps up with the routing file and with SIGHUP.
+func (r *relay) follow(ctx context.Context, hup <-chan os.Signal) {
+	if r.routes != nil {
+		r.routes.OnChange = func(*route.Table) { r.reroute(ctx) }
+		var watch sync.WaitGroup
+		watch.Go(func() { r.routes.Run(ctx) })
+		defer watch.Wait()
+	}
+	for {
+		select {
+		case <-hup:
+			r.reload()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reload is what SIGHUP asks for.
+func (r *relay) reload() {
+	for _, f := range r.files {
+		if err := f.reopen(); err != nil {
+			r.log.Error("a log file stays as it is", "error", err)
+		}
+	}
+	if r.routes == nil {
+		return
+	}
+	if err := r.routes.Reload(); err != nil {
+		r.log.Error("the new routes are broken, the old ones stay in force", "error", err)
+	}
+}
+
+// reroute lets waiting mail take the new routes now.
+func (r *relay) reroute(ctx context.Context) {
+	freed, err := r.runner.Reroute(ctx)
+	if err != nil {
+		r.log.Error("waiting mail takes the new routes only when its time comes", "error", err)
+		return
+	}
+	r.log.Info("waiting mail takes the new routes", "freed", freed)
 }
 
 // How long stopping may take: what is under way has finishTime to end by itself.
@@ -223,21 +287,6 @@ func (r *relay) stop() error {
 	r.log.Info("relayd has stopped")
 	r.closeFiles()
 	return err
-}
-
-// reload is what SIGHUP asks for.
-func (r *relay) reload() {
-	for _, f := range r.files {
-		if err := f.reopen(); err != nil {
-			r.log.Error("a log file stays as it is", "error", err)
-		}
-	}
-	if r.routes == nil {
-		return
-	}
-	if err := r.routes.Reload(); err != nil {
-		r.log.Error("the new routes are broken, the old ones stay in force", "error", err)
-	}
 }
 
 func (r *relay) closeFiles() {

@@ -1,5 +1,7 @@
 package main
 
+// From SMTP commands to the queue: envelope, refusals, and a 250 only for what is safe.
+
 import (
 	"bufio"
 	"context"
@@ -17,12 +19,14 @@ import (
 
 	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/queue"
+	"github.com/sortie-mail/sortie/relaycheck"
 )
 
 // A front is the SMTP server's side of the relay: it makes an envelope of a client's commands and hands the message to the
 // queue.
 type front struct {
 	opts    *options
+	policy  *relaycheck.Policy
 	queue   queue.Queue
 	log     *slog.Logger
 	metrics *metrics
@@ -99,7 +103,7 @@ func (s *session) newID() string {
 func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	to = s.conn.path(to)
 	env := &s.mail.Load().env
-	if s.stranger {
+	if !s.policy.Allows(relaycheck.Client{Addr: s.conn.client, HELO: s.smtp.Hostname(), Sender: env.From, Recipient: to}) {
 		s.log.Info("relaying is refused", "client", s.conn.client, "helo", shown(s.smtp.Hostname()), "sender", shown(env.From), "recipient", shown(to))
 		return s.refuse("relay", reply(550, "5.7.1", "<%s>: this server relays only for its own users, and %s is none of their addresses", shown(to), s.conn.client))
 	}

@@ -289,6 +289,21 @@ func TestPipelining(t *testing.T) {
 	assert.True(t, strings.HasSuffix(chunked, "\r\nSubject: x\r\n\r\nBDAT 5\r\n"), chunked)
 }
 
+// MAIL within a transaction does not change it.
+func TestNestedMail(t *testing.T) {
+	t.Parallel()
+	r, mx := toMX(t)
+	c := r.hello()
+	c.cmd(250, "MAIL FROM:<a@src.test>")
+	c.cmd(250, "RCPT TO:<b@dst.test>")
+	assert.Contains(t, c.cmd(503, "MAIL FROM:<other@src.test>"), "5.5.1")
+	c.cmd(354, "DATA")
+	c.cmd(250, letter("nested")+".")
+	m := arrived(t, mx, 1)[0]
+	assert.Equal(t, "a@src.test", m.From)
+	assert.Equal(t, []string{"b@dst.test"}, m.Addresses())
+}
+
 // A client that breaks off leaves nothing behind.
 func TestBrokenOff(t *testing.T) {
 	t.Parallel()

@@ -179,6 +179,20 @@ func TestHangup(t *testing.T) {
 	r.stop()
 }
 
+// SIGHUP reads the secrets too, and frees the mail that waited for the right one.
+func TestHangupReadsSecrets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	isp := w.host("isp.test", lab.Offer{AuthInClear: true, AuthRequired: true, Users: map[string]string{"me": "new"}, TLS: lab.TLSOffered})
+	secret := writeFile(t, "secret", "old")
+	r := start(t, w.flags("-routes", writeFile(t, "routes", "*  submission://me@"+isp.Addr()+" secret=file:"+secret+"\n"))...)
+	r.hello().send(letter("later"), "a@src.test", "b@dst.test")
+	r.waitLog(func(l map[string]any) bool { return l["msg"] == "mail waits" })
+	require.NoError(t, os.WriteFile(secret, []byte("new"), 0o600))
+	r.cmd.Process.Signal(syscall.SIGHUP)
+	assert.Equal(t, "me", arrived(t, isp, 1)[0].User)
+}
+
 // waitFor waits until a file holds a text.
 func waitFor(t *testing.T, file, text string) {
 	t.Helper()
