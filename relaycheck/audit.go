@@ -35,6 +35,7 @@ func AuditPolicy(p *Policy) []Finding {
 		}
 		a.pass(&a.rules[i])
 	}
+	a.open = unionOf(a.spans)
 	a.together()
 	a.ownNetworks()
 	a.notAudited()
@@ -74,10 +75,10 @@ func (a *auditor) rule(i int) {
 func (a *auditor) stranger(g *grant, public space) {
 	v4, v6 := public.sizes()
 	if !g.local {
-		if len(a.open) == 0 {
+		if len(a.spans) == 0 {
 			a.first = g.client
 		}
-		a.open = a.open.plus(public)
+		a.spans = append(a.spans, public...)
 	}
 	f, vast := a.finding(g), v4 >= vastV4 || v6 >= vastV6
 	switch {
@@ -117,6 +118,8 @@ func (a *auditor) add(f Finding) {
 		a.findings[i].Evidence = append(a.findings[i].Evidence, f.Evidence...)
 	case len(a.findings) < maxNetworkFindings:
 		a.findings = append(a.findings, f)
+	default:
+		a.more++
 	}
 }
 
@@ -144,7 +147,7 @@ func (a *auditor) label(g *grant) string {
 	if !g.everywhere {
 		r.Networks = []netip.Prefix{g.network}
 	}
-	return a.ruleName(g.rule) + " (" + r.String() + ")"
+	return a.ruleName(g.rule) + " (" + clean(r.String(), maxSaid) + ")"
 }
 
 func (a *auditor) ruleName(i int) string {
@@ -254,8 +257,16 @@ func (a *auditor) publicNetworks() Finding {
 	}
 }
 
-// notAudited tells of rules that are too much for an audit.
+// notAudited tells of what is too much for an audit, or for its reader.
 func (a *auditor) notAudited() {
+	if a.more > 0 {
+		a.findings = append(a.findings, Finding{
+			ID: "policy/more", Severity: Warning,
+			Title:  "The relay policy lets more networks send than are told here",
+			Text:   fmt.Sprintf("There are %d more findings about its rules.", a.more),
+			Remedy: []Step{{Who: you, Do: "Mend what is told, and look at this summary again."}},
+		})
+	}
 	for _, i := range a.unaudited {
 		a.findings = append(a.findings, Finding{
 			ID: fmt.Sprintf("policy/not-audited/rule-%d", i+1), Severity: Warning,

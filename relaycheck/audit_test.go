@@ -104,7 +104,7 @@ func TestAuditPolicyFindsStrangers(t *testing.T) {
 		},
 		{
 			"trust in a sender domain", policy(relaycheck.Rule{Action: relaycheck.Allow, SenderDomains: []string{"*.example.org"}}),
-			"policy/sender-domain/stranger.example.org", relaycheck.Critical,
+			"policy/sender-domain/*.example.org", relaycheck.Critical,
 			"203.0.113.5 may send from anyone to anyone, by rule 1 (senders of *.example.org); it need only give a sender " +
 				"address at stranger.example.org",
 		},
@@ -140,7 +140,7 @@ func TestAuditPolicyFindsStrangers(t *testing.T) {
 			"one name refused below a domain that is trusted", policy(
 				relaycheck.Rule{SenderDomains: []string{"stranger.example.org"}},
 				relaycheck.Rule{Action: relaycheck.Allow, SenderDomains: []string{"*.example.org"}},
-			), "policy/sender-domain/stranger2.example.org", relaycheck.Critical,
+			), "policy/sender-domain/*.example.org", relaycheck.Critical,
 			"203.0.113.5 may send from anyone to anyone, by rule 2 (senders of *.example.org); it need only give a sender " +
 				"address at stranger2.example.org",
 		},
@@ -278,6 +278,18 @@ func TestAuditPolicyTooMuch(t *testing.T) {
 	findings := audit(t, p)
 	assert.Equal(t, relaycheck.Warning, find(t, findings, "policy/not-audited/rule-2").Severity)
 	assert.NotContains(t, ids(findings), "policy/closed")
+}
+
+// Of very many networks not each has a finding, and that is told.
+func TestAuditPolicyManyNetworks(t *testing.T) {
+	var rule relaycheck.Rule
+	rule.Action = relaycheck.Allow
+	for i := range 200 {
+		rule.Networks = append(rule.Networks, netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i)}), 16))
+	}
+	findings := audit(t, policy(rule))
+	assert.Len(t, findings, 51)
+	assert.Contains(t, find(t, findings, "policy/more").Text, "150 more")
 }
 
 // What an audit returns is the caller's own.

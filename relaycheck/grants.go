@@ -15,7 +15,8 @@ type auditor struct {
 
 	fronts []space // of the server's front ends
 
-	open      space          // public addresses that may relay without a login
+	spans     []span         // public addresses that may relay without a login
+	open      space          // and their union, at the end
 	first     Client         // somebody there
 	narrow    []grant        // to public networks that look like the server's own
 	inside    []netip.Prefix // private networks that may relay
@@ -23,6 +24,7 @@ type auditor struct {
 	logins    bool           // who logs in may
 	receives  bool           // anybody may send to certain domains
 	unaudited []int          // rules with more combinations than are looked at
+	more      int            // findings that are left out
 	findings  []Finding
 }
 
@@ -112,7 +114,9 @@ func (a *auditor) pass(r *Rule) {
 	case len(r.Networks) == 0:
 		a.plain = internet
 	default:
-		a.plain = a.plain.plus(spaceOf(r.Networks...))
+		for _, sp := range spaceOf(r.Networks...) {
+			a.plain = a.plain.with(sp)
+		}
 	}
 }
 

@@ -23,6 +23,11 @@ func spaceOf(networks ...netip.Prefix) space {
 			spans = append(spans, span{n.Masked().Addr(), lastOf(n)})
 		}
 	}
+	return unionOf(spans)
+}
+
+// unionOf is the union of spans, which it puts in order.
+func unionOf(spans []span) space {
 	slices.SortFunc(spans, func(a, b span) int { return a.lo.Compare(b.lo) })
 	return joined(spans)
 }
@@ -50,6 +55,19 @@ func lastOf(n netip.Prefix) netip.Addr {
 	}
 	last, _ := netip.AddrFromSlice(b)
 	return last
+}
+
+// with is the union with a network, in the memory of s where it has room. All of s must be networks too, so that one that is
+// not apart from another holds it or lies in it.
+func (s space) with(a span) space {
+	i, _ := slices.BinarySearchFunc(s, a.lo, func(b span, lo netip.Addr) int { return b.hi.Compare(lo) })
+	j := i
+	for ; j < len(s) && !a.hi.Less(s[j].lo); j++ {
+		if !a.lo.Less(s[j].lo) && !s[j].hi.Less(a.hi) {
+			return s
+		}
+	}
+	return slices.Replace(s, i, j, a)
 }
 
 // plus is the union.

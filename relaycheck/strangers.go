@@ -37,10 +37,10 @@ func (a *auditor) vast(f *Finding, g *grant) {
 	first := "Change " + a.ruleName(g.rule) + ": name the networks of your own machines in it, and nothing wider"
 	switch {
 	case trusts(r.SenderDomains):
-		a.spoofed(f, "sender-domain", g.client.Sender, "a sender address at "+domainOf(g.client.Sender))
+		a.spoofed(f, "sender-domain", r.SenderDomains, senderKey(g.client.Sender), "a sender address at "+domainOf(g.client.Sender))
 		first = "Take the trust in sender addresses out of " + a.ruleName(g.rule)
 	case trusts(r.HELO):
-		a.spoofed(f, "helo", g.client.HELO, "the name "+g.client.HELO+" in its greeting")
+		a.spoofed(f, "helo", r.HELO, nameKey(g.client.HELO), "the name "+g.client.HELO+" in its greeting")
 		first = "Take the trust in names out of " + a.ruleName(g.rule)
 	case g.rule == len(a.policy.Rules):
 		first = "Make the default of the policy refuse"
@@ -60,15 +60,17 @@ func (a *auditor) vast(f *Finding, g *grant) {
 // trusts reports whether a condition on names makes a difference.
 func trusts(patterns []string) bool { return len(patterns) > 0 && !slices.Contains(patterns, "*") }
 
-// spoofed tells that a rule believes what a client says of itself.
-func (a *auditor) spoofed(f *Finding, kind, name, what string) {
-	if kind == "sender-domain" {
-		name = domainOf(name)
+// spoofed tells that a rule believes what a client says of itself: a name that one of the patterns covers.
+func (a *auditor) spoofed(f *Finding, kind string, patterns []string, name, what string) {
+	if name == nullSender {
+		what = "the empty sender address"
 	}
-	if name == "" {
-		name, what = nullSender, "the empty sender address"
+	for _, p := range patterns {
+		if matchName(nameKey(p), name) {
+			f.ID = "policy/" + kind + "/" + clean(nameKey(p), maxName)
+			break
+		}
 	}
-	f.ID = "policy/" + kind + "/" + clean(name, maxName)
 	f.Title = "Anyone can send mail through this server by giving " + what
 	f.Text = fmt.Sprintf(textSpoofed, what)
 	f.Evidence[0].Text += "; it need only give " + what
@@ -163,7 +165,7 @@ func (a *auditor) login(i int) {
 	if from = from.minus(loopback); encrypted || local || len(from) == 0 {
 		return
 	}
-	f := clearLogin(a.ruleName(i) + " (" + r.String() + ") does not ask for TLS")
+	f := clearLogin(a.ruleName(i) + " (" + clean(r.String(), maxSaid) + ") does not ask for TLS")
 	if len(from.minus(notPublic)) == 0 {
 		f.Severity = Info
 		f.Text = "People on your own networks may log in to this server without encryption. Whoever can listen there learns " +
