@@ -24,8 +24,12 @@ func BenchmarkClassify(b *testing.B) {
 		input reason.Input
 	}{
 		{"Postfix", input("550 5.1.1 <nobody@example.com>: Recipient address rejected: User unknown in virtual mailbox table")},
-		{"Spamhaus", input("554 5.7.1 Service unavailable; Client host [192.0.2.25] blocked using zen.spamhaus.org; https://www.spamhaus.org/query/ip/192.0.2.25")},
-		{"Gmail", input("550-5.7.1 [192.0.2.1      18] Our system has detected that this message is\n550-5.7.1 likely suspicious due to the very low reputation of the sending IP\n550-5.7.1 address. To best protect our users from spam, the message has been\n550 5.7.1 blocked. Please visit https://support.google.com/mail/answer/188131")},
+		{"Spamhaus", input("554 5.7.1 Service unavailable; Client host [192.0.2.25] blocked using zen.spamhaus.org; " +
+			"https://www.spamhaus.org/query/ip/192.0.2.25")},
+		{"Gmail", input("550-5.7.1 [192.0.2.1      18] Our system has detected that this message is\n" +
+			"550-5.7.1 likely suspicious due to the very low reputation of the sending IP\n" +
+			"550-5.7.1 address. To best protect our users from spam, the message has been\n" +
+			"550 5.7.1 blocked. Please visit https://support.google.com/mail/answer/188131")},
 		{"Code", input("450 4.2.0 Nyet")},
 		{"4KiB", reason.Input{Reply: long}},
 	}
@@ -64,8 +68,9 @@ func input(reply string) reason.Input {
 
 // syntheticRules are n rules of words that replies have too.
 func syntheticRules(n int) string {
-	words := strings.Fields("your ip address host server mailbox user recipient sender message blocked rejected list policy rate limit spam content " +
-		"domain unknown service connection refused system error temporary access denied contact administrator postmaster")
+	words := strings.Fields("your ip address host server mailbox user recipient sender message blocked rejected list policy " +
+		"rate limit spam content domain unknown service connection refused system error temporary access denied contact " +
+		"administrator postmaster")
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func() string { return words[random.IntN(len(words))] }
 	var b strings.Builder

@@ -27,7 +27,8 @@ var all = []reason.Class{
 }
 
 // jargon is what a sender need not know.
-var jargon = regexp.MustCompile(`\b(SMTP|DNS|PTR|MX|SPF|DKIM|DMARC|TLS|IP|HELO|relay|proxy|DNSBL|blocklist|greylist\w*|smarthost|header|5\d\d|4\d\d)\b`)
+var jargon = regexp.MustCompile(`\b(SMTP|DNS|PTR|MX|SPF|DKIM|DMARC|TLS|IP|HELO|relay|proxy|DNSBL|blocklist|greylist\w*|` +
+	`smarthost|header|5\d\d|4\d\d)\b`)
 
 func TestEveryClassIsExplained(t *testing.T) {
 	for _, c := range all {
@@ -53,7 +54,8 @@ func TestEveryClassIsExplained(t *testing.T) {
 func TestThreePossibilities(t *testing.T) {
 	v := (*reason.Rules)(nil).Explain(reason.OpenRelay, reason.OpenProxy, reason.DynamicAddress)
 	place := -1
-	for _, word := range []string{"relay for strangers", "open proxy", "dynamic or residential", "take the address off", "smarthost"} {
+	order := []string{"relay for strangers", "open proxy", "dynamic or residential", "take the address off", "smarthost"}
+	for _, word := range order {
 		at := strings.Index(v.Admin, word)
 		assert.Greater(t, at, place, "%q in %q", word, v.Admin)
 		place = at
@@ -70,7 +72,8 @@ func TestSoonForGreylisting(t *testing.T) { // std: Q6
 }
 
 func TestNothingToSay(t *testing.T) {
-	for _, in := range []reason.Input{{}, {Reply: dsn.Reply{Code: 599, Lines: []string{"Nyet"}}}, {Reply: dsn.Reply{Lines: []string{"", ""}}}} {
+	for _, reply := range []dsn.Reply{{}, {Code: 599, Lines: []string{"Nyet"}}, {Lines: []string{"", ""}}} {
+		in := reason.Input{Reply: reply}
 		v := reason.Classify(in)
 		assert.Equal(t, reason.Unknown, v.Class())
 		assert.Zero(t, v.Confidence)
@@ -95,7 +98,8 @@ func TestGreeting(t *testing.T) {
 func blocked(v reason.Verdict) bool { return v.Blocked() }
 
 func TestLinks(t *testing.T) {
-	in := input("554 5.7.1 Service unavailable; Client host [192.0.2.25] blocked using zen.spamhaus.org; https://www.spamhaus.org/query/ip/192.0.2.25.")
+	in := input("554 5.7.1 Service unavailable; Client host [192.0.2.25] blocked using zen.spamhaus.org; " +
+		"https://www.spamhaus.org/query/ip/192.0.2.25.")
 	in.Host, in.Site = "mta5.am0.yahoodns.net", "yahoodns.net"
 	v := reason.Classify(in)
 	var urls []string
@@ -127,6 +131,7 @@ func TestRemoteLinks(t *testing.T) {
 		{"http://example.com@evil.example/", ""},
 		{"javascript:alert(1) ftp://example.com/", ""},
 		{"http://localhost/ http://a", ""},
+		{"http://good.example;.evil.example/", ""},
 		{"http://example.com\\@evil.example/", ""},
 		{"http://ex\u0430mple.com/", ""},
 		{"http://example.com/\x1b[31m", "http://example.com/"},
@@ -143,7 +148,7 @@ func TestRemoteLinks(t *testing.T) {
 		assert.Equal(t, c.want, got, c.text)
 	}
 	v := reason.Classify(reason.Input{
-		Reply: dsn.Reply{Code: 599, Lines: []string{"http://a.example/ http://a.example/ http://b.example/ http://c.example/ http://d.example/"}},
+		Reply: dsn.Reply{Code: 599, Lines: []string{"http://a.example/ http://a.example/ http://b.example/", "http://c.example/ http://d.example/"}},
 		Host:  "evil\r\n<b>host",
 	})
 	require.Len(t, v.Links, 3, "twice the same is one")
@@ -188,7 +193,8 @@ func TestBounded(t *testing.T) {
 	}
 	reason.Classify(reason.Input{Reply: long})
 	at := func(n int) reason.Class {
-		return class(reason.Classify(reason.Input{Reply: dsn.Reply{Code: 599, Lines: []string{strings.Repeat("x", n), "mailbox full"}}}))
+		reply := dsn.Reply{Code: 599, Lines: []string{strings.Repeat("x", n), "mailbox full"}}
+		return class(reason.Classify(reason.Input{Reply: reply}))
 	}
 	assert.Equal(t, reason.MailboxFull, at(4<<10-12))
 	assert.Equal(t, reason.Unknown, at(4<<10))

@@ -30,9 +30,9 @@
 // # What decides
 //
 // The words of a reply decide before its codes: servers put 5.1.1 on blocks and 5.7.1 on everything. Where no words are known
-// the enhanced status code and the reply code are taken as hints, with little confidence. Addresses in the text, the names of hosts and
-// URLs do not count as words: a link to a blocklist in "user unknown" does not make it a block. A verdict has several
-// classes where the words leave several possibilities.
+// the enhanced status code and the reply code are taken as hints, with little confidence. Addresses in the text, the names
+// of hosts and URLs do not count as words: a link to a blocklist in "user unknown" does not make it a block. A verdict has
+// several classes where the words leave several possibilities.
 //
 // The work for one reply is bounded, whatever the far end sends: its first 4 KiB and 511 words are read, and all phrases of
 // the rules that share a word with it are looked for by their positions, without backtracking.

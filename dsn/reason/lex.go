@@ -71,7 +71,8 @@ func (p *parser) phrase(it item, text string, shift int) (spec phraseSpec, ok bo
 		r.problem = shape(spec.sequence)
 	}
 	if r.problem != "" {
-		p.fail(col, it.text, r.problem, fmt.Sprintf(`write words, ~ for up to %d words between, * for up to %d, and (a|b) for alternatives: "(ip|host) * is listed"`, narrowGap, wideGap))
+		fix := `write words, ~ for up to %d words between, * for up to %d, and (a|b) for alternatives: "(ip|host) * is listed"`
+		p.fail(col, it.text, r.problem, fmt.Sprintf(fix, narrowGap, wideGap))
 	}
 	return spec, r.problem == ""
 }
@@ -119,12 +120,23 @@ func (r *phraseReader) group(depth int) element {
 		r.problem = "groups are nested too deep"
 		return element{}
 	}
-	e := element{group: [][]element{r.sequence(depth)}}
+	e := element{group: [][]element{r.alternative(depth)}}
 	for r.problem == "" && strings.HasPrefix(r.rest, "|") {
 		r.rest = r.rest[1:]
-		e.group = append(e.group, r.sequence(depth))
+		e.group = append(e.group, r.alternative(depth))
 	}
 	return e
+}
+
+// alternative reads one of a group. One of words that are left out would be an empty one unawares.
+func (r *phraseReader) alternative(depth int) []element {
+	before := r.rest
+	list := r.sequence(depth)
+	text := strings.TrimSpace(before[:len(before)-len(r.rest)])
+	if len(list) == 0 && text != "" && r.problem == "" {
+		r.problem = fmt.Sprintf("the alternative %q has no word that is read (small words are left out)", text)
+	}
+	return list
 }
 
 // named reads a group by its name.

@@ -33,9 +33,10 @@ func TestMistakes(t *testing.T) {
 		{`policy "a (~ b|c)"`, `not at the beginning of an alternative`},
 		{`policy "a * ~ b"`, `two gaps stand side by side`},
 		{`policy "a * (b|) * c"`, `two gaps stand side by side`},
-		{`policy "(a|)"`, `at least one word that must be there`},
+		{`policy "(b|)"`, `at least one word that must be there`},
 		{`policy "it is"`, `at least one word that must be there`},
 		{`policy ""`, `at least one word that must be there`},
+		{`policy "blah (zork|is)"`, `the alternative "is" has no word that is read`},
 		{`policy "a $nothing"`, `no let before it gives $nothing a meaning`},
 		{`policy "((((((((a))))))))"`, `groups are nested too deep`},
 		{`policy "see http://example.org/"`, `URLs, addresses and status codes are no words`},
@@ -62,7 +63,7 @@ func TestMistakes(t *testing.T) {
 		{`policy code=550 matter="our adress"`, `did you mean our address?`},
 		{`policy not`, `r:1:8: "not": there is no condition behind it`},
 		{`policy code=550 not list=x`, `not stands before a condition: list= is none`},
-		{"policy code=550 \"b\"\nspam \"b\" code=550 confidence=0.3", `r:2:1: "spam": the rule asks for the same as line 1, which decides before it`},
+		{"policy code=550 \"b\"\nspam \"b\" code=550 confidence=0.3", `r:2:1: "spam": the rule asks for the same as line 1, which`},
 		{"  policy \"x\"", `r:1:3: "policy \"x\"": an indented line goes on with the line before it, and there is none`},
 		{"class policy x", `a class block begins with the class and nothing else`},
 		{"class nothing\n\tsender x", `r:1:7: "nothing": unknown class`},
@@ -78,8 +79,8 @@ func TestMistakes(t *testing.T) {
 		{"provider X", `a provider block begins with its name and its sites`},
 		{"let x", `a let has a name in small letters, and alternatives`},
 		{"let X a|b", `a let has a name in small letters`},
-		{"let x a (b", `a ( is not closed`},
-		{"let x a) b", `a ) stands outside a group`},
+		{"let x b (c", `a ( is not closed`},
+		{"let x b) c", `a ) stands outside a group`},
 		{"same a b", `the embedded rules alone say which words mean the same or nothing`},
 		{"skip a", `the embedded rules alone say`},
 		{"policy \"" + strings.Repeat("x", 17<<10) + "\"", `the line is longer than 16384 octets`},
@@ -176,8 +177,8 @@ func TestConditions(t *testing.T) {
 		{`"blah ~ zork"`, base, true},
 		{`"blah * zork"`, reply("571 blah 1 2 3 4 5 6 7 8 9 10 11 12 zork"), true},
 		{`"blah * zork"`, reply("571 blah 1 2 3 4 5 6 7 8 9 10 11 12 13 zork"), false},
-		{`"(blah|blub) (very|) zork"`, base, true},
-		{`"(blah|blub) (very|) zork"`, reply("571 Blub! Zork"), true},
+		{`"(blah|blub) (quite|) zork"`, base, true},
+		{`"(blah|blub) (quite|) zork"`, reply("571 Blub! Zork"), true},
 		{`"$mailbox zork"`, reply("571 the user's zork"), true},
 		{`"$mailbox zork"`, reply("571 the sender's zork"), false},
 		{`"$mailbox zork"`, reply("571 The inbox is zork"), true},
@@ -243,7 +244,8 @@ func TestOwnRulesWin(t *testing.T) {
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
 	require.NoError(t, os.WriteFile(first, []byte("vacation \"zork\"\nclass vacation\n\tsender First.\n"), 0o600))
-	require.NoError(t, os.WriteFile(second, []byte("feedback \"zork\"\nfeedback \"mailbox full\"\nclass vacation\n\tsender Second.\n\tadmin Second.\n"), 0o600))
+	require.NoError(t, os.WriteFile(second, []byte("feedback \"zork\"\nfeedback \"mailbox full\"\n"+
+		"class vacation\n\tsender Second.\n\tadmin Second.\n"), 0o600))
 	rules, err := reason.ReadFile(first, second)
 	require.NoError(t, err)
 	v := rules.Classify(input("550 zork"))

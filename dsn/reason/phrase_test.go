@@ -35,7 +35,7 @@ func TestWordsAreForgotten(t *testing.T) {
 	w.take([]uint32{2, 0}, 2, 1)
 	assert.False(t, w.has(0, phrase))
 	w.reading = ^uint32(0) - 1
-	w.found[0] = 3
+	w.found[0] = 1
 	w.take([]uint32{2}, 2, 1)
 	assert.False(t, w.has(0, phrase), "after the count of readings has begun again")
 }

@@ -51,8 +51,8 @@ var embedded = sync.OnceValue(func() *Rules {
 	return build([]*file{f})
 })
 
-// ReadFile reads rules files of one's own, which decide before the embedded rules, an earlier file before a later one. The format is
-// described at the top of the embedded file. All mistakes of a file are in the error, an [Errors].
+// ReadFile reads rules files of one's own, which decide before the embedded rules, an earlier file before a later one. The
+// format is described at the top of the embedded file, rules.txt. All mistakes of a file are in the error, an [Errors].
 func ReadFile(paths ...string) (*Rules, error) {
 	var r *Rules
 	for i := len(paths) - 1; i >= 0; i-- {

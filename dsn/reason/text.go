@@ -112,9 +112,6 @@ func (t *text) name(s string, i int) int {
 	if end == 0 {
 		return t.plain(s, i, &t.words)
 	}
-	if end < len(s) && s[end] == '@' {
-		return end
-	}
 	t.hint(s[i:end])
 	return end
 }
@@ -133,7 +130,7 @@ func (t *text) hint(s string) {
 	}
 }
 
-// plain reads a word into a list: letters and digits, and apostrophes between letters left out. "e-mail" is one word. Each
+// plain reads a word into a list: letters and digits. "doesn't" is doesnt, "user's" is user, and "e-mail" is email. Each
 // ideograph is a word of its own, because they are written without spaces.
 func (t *text) plain(s string, i int, into *[]span) int {
 	from := len(t.lower)
@@ -149,13 +146,17 @@ func (t *text) plain(s string, i int, into *[]span) int {
 			i++
 			continue
 		case c == '\'' && i+1 < len(s) && isLetter(s[i+1]) && len(t.lower) > from:
-			i++
+			if i++; possessive(s[i:]) {
+				return t.add(from, i+1, into)
+			}
 			continue
 		case c < utf8.RuneSelf:
 			return t.add(from, i, into)
 		}
 		r, n := utf8.DecodeRuneInString(s[i:])
 		switch {
+		case r == '’' && possessive(s[i+n:]):
+			return t.add(from, i+n+1, into)
 		case r == '’': // the typographer's apostrophe
 		case r >= 0x2E80 && unicode.IsLetter(r):
 			t.add(from, i, into)
@@ -171,6 +172,11 @@ func (t *text) plain(s string, i int, into *[]span) int {
 		i += n
 	}
 	return t.add(from, i, into)
+}
+
+// possessive reports whether an s and nothing more stands behind an apostrophe.
+func possessive(s string) bool {
+	return s != "" && s[0]|0x20 == 's' && (len(s) == 1 || !isWord(s[1]))
 }
 
 // add ends a word that begins at from, and gives i back.

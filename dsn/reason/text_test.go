@@ -17,6 +17,7 @@ func TestReading(t *testing.T) {
 		{"ann@[192.0.2.1] unknown", "unknown", ""},
 		{"who@ and @home", "who and home", ""},
 		{"doesn't, doesn’t; e-mail E-Mail 'quoted'", "doesnt doesnt email email quoted", ""},
+		{"the user's, Spamhaus’s and Jess's 's list", "the user spamhaus and jess s list", ""},
 		{"IP 192.0.2.1 is bad", "ip is bad", ""},
 		{"[2001:db8::25] and ::1, at 10:11:12", "and at 10 11 12", ""},
 		{"cafe::1 dead:beef", "dead beef", ""},
