@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/sortie-mail/sortie/queue"
 	"github.com/sortie-mail/sortie/queue/disk"
 	"github.com/sortie-mail/sortie/queue/queuetest"
 )
@@ -27,7 +28,9 @@ func backend() queuetest.Backend {
 	return queuetest.Backend{
 		New: func(t testing.TB) queuetest.Queue { return open(t, t.TempDir()) },
 		Reopen: func(t testing.TB, q queuetest.Queue) queuetest.Queue {
-			require.NoError(t, q.Close())
+			if err := q.Close(); err != nil {
+				require.ErrorIs(t, err, queue.ErrClosed)
+			}
 			return open(t, dirs[q])
 		},
 	}

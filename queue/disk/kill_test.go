@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -22,6 +23,9 @@ import (
 // victimSpool is set in the environment of a child that TestKill kills.
 const victimSpool = "SORTIE_TEST_VICTIM_SPOOL"
 
+// victimSegments is how long its segments are: short, so that they are cleaned and removed within its life.
+const victimSegments = 100_000
+
 // TestKill kills a process with SIGKILL that accepts and settles mail as fast as it can, opens its spool, and holds what
 // it finds against what that process had been told: nothing acknowledged is lost, and a message is settled with its
 // report or neither is.
@@ -33,7 +37,7 @@ func TestKill(t *testing.T) {
 		return
 	}
 	dir := t.TempDir()
-	k := &killed{TB: t, dir: dir, accepted: map[string]bool{}, begun: map[string]bool{}, settled: map[string]bool{}}
+	k := &killed{TB: t, dir: dir, accepted: map[string]string{}, begun: map[string]bool{}, settled: map[string]bool{}}
 	rounds := 12
 	if testing.Short() {
 		rounds = 3
@@ -48,8 +52,9 @@ func TestKill(t *testing.T) {
 // killed is what the victims of all rounds were told.
 type killed struct {
 	testing.TB
-	dir                      string
-	accepted, begun, settled map[string]bool
+	dir            string
+	accepted       map[string]string // the checksum of the body
+	begun, settled map[string]bool
 }
 
 // round lets a victim live for a while, and checks what it left.
@@ -81,7 +86,8 @@ func (k *killed) told(line string) {
 	what, id, _ := strings.Cut(strings.TrimSpace(line), " ")
 	switch what {
 	case "accepted":
-		k.accepted[id] = true
+		id, sum, _ := strings.Cut(id, " ")
+		k.accepted[id] = sum
 	case "begun":
 		k.begun[id] = true
 	case "settled":
@@ -90,7 +96,7 @@ func (k *killed) told(line string) {
 }
 
 func (k *killed) check() {
-	q, err := Open(k.dir)
+	q, err := Options{segmentSize: victimSegments}.Open(k.dir)
 	require.NoError(k, err)
 	defer q.Close()
 	entries, _, err := q.List(context.Background(), queue.Filter{}, "", 0)
@@ -103,7 +109,9 @@ func (k *killed) check() {
 			continue
 		}
 		present[string(e.ID)] = true
-		assert.True(k, strings.HasPrefix(body, "message "), "the body of %s is not what was sent", e.ID)
+		if want := k.accepted[string(e.ID)]; want != "" {
+			assert.Equal(k, want, sumOf(body), "the body of %s is not what was sent", e.ID)
+		}
 	}
 	for id := range k.accepted {
 		switch {
@@ -117,6 +125,8 @@ func (k *killed) check() {
 	}
 }
 
+func sumOf(body string) string { return fmt.Sprint(crc32.Checksum([]byte(body), castagnoli)) }
+
 func readAll(t testing.TB, q *Queue, id queue.ID) string {
 	r, err := q.Open(context.Background(), id)
 	require.NoError(t, err)
@@ -128,17 +138,17 @@ func readAll(t testing.TB, q *Queue, id queue.ID) string {
 
 // victim works until it is killed, and says what it was told.
 func victim(dir string) {
-	q, err := Open(dir)
+	q, err := Options{segmentSize: victimSegments}.Open(dir)
 	if err != nil {
 		panic(err)
 	}
 	var out sync.Mutex
-	say := func(what string, id queue.ID) {
+	say := func(what ...any) {
 		out.Lock()
 		defer out.Unlock()
-		fmt.Printf("%s %s\n", what, id)
+		fmt.Println(what...)
 	}
-	say("up", "")
+	say("up")
 	ctx, end := context.WithTimeout(context.Background(), 30*time.Second) // should its parent die first
 	defer end()
 	var all sync.WaitGroup
@@ -149,7 +159,7 @@ func victim(dir string) {
 	all.Wait()
 }
 
-func sender(ctx context.Context, q *Queue, worker int, say func(string, queue.ID)) {
+func sender(ctx context.Context, q *Queue, worker int, say func(...any)) {
 	for n := 0; ctx.Err() == nil; n++ {
 		body := fmt.Sprintf("message %d of %d %s", n, worker, strings.Repeat("x", rand.IntN(3000)))
 		if n%50 == 49 {
@@ -157,12 +167,12 @@ func sender(ctx context.Context, q *Queue, worker int, say func(string, queue.ID
 		}
 		id, err := q.Enqueue(ctx, queue.Envelope{From: "me@src.test", To: queue.To("you@a.test")}, strings.NewReader(body))
 		if err == nil {
-			say("accepted", id)
+			say("accepted", id, sumOf(body))
 		}
 	}
 }
 
-func settler(ctx context.Context, q *Queue, say func(string, queue.ID)) {
+func settler(ctx context.Context, q *Queue, say func(...any)) {
 	for ctx.Err() == nil {
 		leases, _, err := q.Lease(ctx, queue.LeaseRequest{Max: 1, For: time.Hour, Room: func(lane string, _ int) int {
 			if lane == "a.test" {

@@ -95,7 +95,7 @@ func (o Options) Open(dir string) (*Queue, error) {
 func (q *Queue) makeFolders() error {
 	for _, name := range []string{"", "log", "large"} {
 		if err := makeFolder(q.disk, filepath.Join(q.dir, name)); err != nil {
-			return fmt.Errorf("disk: the spool %s cannot be made or written: %w", q.dir, err)
+			return fmt.Errorf("disk: the spool %s cannot be made or written: %w", q.dir, full(err))
 		}
 	}
 	return nil

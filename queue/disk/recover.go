@@ -122,7 +122,7 @@ func (q *Queue) readSegmentLine(s *segment) (length int64, err error) {
 	n, _ := s.file.ReadAt(text, 0) // what cannot be read is damage, which the scanner meets too
 	line, _, ok := bytes.Cut(text[:n], []byte("\n"))
 	f := strings.Fields(string(line))
-	if !ok || len(f) < 3 || f[0] != "sortie-log" {
+	if !ok || len(f) < 3 || len(f) > 4 || f[0] != "sortie-log" {
 		return 0, nil
 	}
 	if f[2] == q.log.mark {
@@ -209,12 +209,12 @@ const page = 4096
 
 // resync finds the next record's start after a damaged one's, or the segment's end.
 func (r *scanner) resync(start int64) int64 {
-	pattern := []byte("\n=" + r.mark + " ")
+	pattern := []byte("=" + r.mark + " ")
 	buf := make([]byte, min(r.seg.size-start, 1<<20))
-	for off := start; off < r.seg.size; {
+	for off := start + 1; off < r.seg.size; {
 		n, err := r.seg.file.ReadAt(buf[:min(int64(len(buf)), r.seg.size-off)], off)
 		if i := bytes.Index(buf[:n], pattern); i >= 0 {
-			return off + int64(i) + 1
+			return off + int64(i)
 		}
 		end := off + int64(n)
 		switch {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -120,6 +122,66 @@ func (s *suite) cancelled() {
 	_, _, err = s.q.Lease(ctx, queue.LeaseRequest{Max: 1, For: time.Hour})
 	assert.ErrorIs(s, err, context.Canceled)
 	assert.Empty(s, s.lease(10))
+}
+
+func (s *suite) closeWhileSending() {
+	for _, size := range []int{10, 500_000} { // before and after a backend begins to store the body
+		r, w := io.Pipe()
+		end := make(chan error)
+		go func() {
+			_, err := s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, r)
+			end <- err
+		}()
+		w.Write(bytes.Repeat([]byte("x"), size))
+		require.NoError(s, s.q.Close())
+		w.Write([]byte("the rest"))
+		w.Close()
+		assert.ErrorIs(s, <-end, queue.ErrClosed)
+		s.q = s.anew()
+		assert.Empty(s, s.lease(10))
+	}
+}
+
+// anew gives what a closed queue kept, or an empty one.
+func (s *suite) anew() Queue {
+	if s.backend.Reopen == nil {
+		return s.backend.New(s)
+	}
+	return s.backend.Reopen(s, s.q)
+}
+
+func (s *suite) closeUnderWay() {
+	var mu sync.Mutex
+	accepted := map[queue.ID]bool{}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for {
+				id, err := s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, strings.NewReader(text))
+				if err != nil {
+					assert.ErrorIs(s, err, queue.ErrClosed)
+					return
+				}
+				mu.Lock()
+				accepted[id] = true
+				enough := len(accepted) == 100
+				mu.Unlock()
+				if enough {
+					assert.NoError(s, s.q.Close())
+				}
+			}
+		})
+	}
+	all.Wait()
+	kept := s.backend.Reopen != nil
+	s.q = s.anew()
+	leases := s.lease(1000)
+	if kept {
+		assert.Len(s, leases, len(accepted))
+	}
+	for _, l := range leases {
+		assert.True(s, accepted[l.ID], "a message is there of which nobody was told")
+	}
 }
 
 func (s *suite) closed() {

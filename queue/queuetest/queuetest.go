@@ -39,7 +39,7 @@ type Queue interface {
 type Backend struct {
 	// New makes an empty queue. The suite closes it.
 	New func(t testing.TB) Queue
-	// Reopen closes a queue and opens what it kept again. nil: the backend keeps nothing.
+	// Reopen closes a queue, unless it is closed, and opens what it kept again. nil: the backend keeps nothing.
 	Reopen func(t testing.TB, q Queue) Queue
 }
 
@@ -103,6 +103,8 @@ var tests = []struct {
 	{"stats", (*suite).stats, false},
 	{"changes are told", (*suite).changed, false},
 	{"a closed queue says so", (*suite).closed, false},
+	{"a slow sender does not keep a queue from closing", (*suite).closeWhileSending, false},
+	{"close waits for calls under way", (*suite).closeUnderWay, false},
 	{"a cancelled context changes nothing", (*suite).cancelled, false},
 	{"many workers settle each entry once", (*suite).workers, false},
 	{"mail survives", (*suite).survives, true},
