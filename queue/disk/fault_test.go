@@ -198,6 +198,9 @@ type faultyStorage struct {
 
 func (s faultyStorage) create(path string) (file, error) {
 	f, err := s.osStorage.create(path)
+	if s.faults.log.Load() && filepath.Ext(path) != ".log" {
+		return f, err
+	}
 	return faultyFile{f, s.faults}, err
 }
 
@@ -209,6 +212,7 @@ type faultyFile struct {
 type faults struct {
 	write, sync atomic.Pointer[error]
 	partial     atomic.Bool
+	log         atomic.Bool // only the log's files fail
 }
 
 func (f faultyFile) Write(p []byte) (int, error) {
@@ -266,14 +270,60 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// smallDisk has so much room, less what large bodies take.
+type smallDisk struct {
+	osStorage
+	size int64
+}
+
+func (d *smallDisk) free(dir string) (int64, error) {
+	free := d.size
+	files, err := os.ReadDir(filepath.Join(dir, "large"))
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil {
+			return 0, err
+		}
+		free -= info.Size()
+	}
+	return free, err
+}
+
 // std: Q1
 func TestLittleRoomIsKept(t *testing.T) {
 	s := newSpool(t)
 	require.NoError(t, s.q.Close())
-	s.opts.MinFree = 1 << 62
+	disk := &smallDisk{size: 32<<20 + 300_000}
+	s.opts.storage = disk
 	s.open()
-	_, err := s.tryEnqueue("1@a.test")
-	assert.ErrorIs(t, err, queue.ErrFull)
+	s.enqueueBody("1@a.test", longBody)
+	_, err := s.q.Enqueue(t.Context(), queue.Envelope{To: queue.To("2@a.test")}, io.LimitReader(endless{}, 200_000))
+	require.ErrorIs(t, err, queue.ErrFull, "it would eat what is kept for settling")
+	s.enqueue("3@a.test")
+	disk.size -= 200_000
+	_, err = s.tryEnqueue("4@a.test")
+	require.ErrorIs(t, err, queue.ErrFull)
+	require.ErrorContains(t, err, s.dir)
+	for _, l := range s.lease() {
+		s.done(l)
+	}
+	assert.Empty(t, s.list())
+	s.enqueue("5@a.test")
+	left, err := os.ReadDir(filepath.Join(s.dir, "large"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
+}
+
+// A long body whose record cannot be written leaves no file.
+func TestNoRoomForTheRecord(t *testing.T) {
+	s, faults := newFaultySpool(t)
+	faults.log.Store(true)
+	faults.write.Store(&noSpace)
+	_, err := s.q.Enqueue(t.Context(), queue.Envelope{To: queue.To("1@a.test")}, strings.NewReader(longBody))
+	require.ErrorIs(t, err, queue.ErrFull)
+	left, err := os.ReadDir(filepath.Join(s.dir, "large"))
+	require.NoError(t, err)
+	assert.Empty(t, left)
 }
 
 func TestFailedSyncEndsWriting(t *testing.T) {
@@ -349,11 +399,13 @@ func TestClockJumps(t *testing.T) {
 		assert.Empty(t, s.lease())
 		assert.Contains(t, s.log.String(), "the clock has jumped")
 		info := s.list()[0]
+		assert.Contains(t, info.Accepted.String(), " m=", "from the log it has no monotonic reading before it gets one")
 		assert.WithinDuration(t, accepted, info.Accepted, time.Second, "ages go by the monotonic clock")
 
 		// The next process sees the new wall clock, which for the test is the old one: the record's times move by the jump.
 		s.crash()
 		info = s.list()[0]
+		assert.Contains(t, info.Due.String(), " m=")
 		if jump > 0 { // moved into the future, where nothing can come from
 			assert.WithinDuration(t, time.Now(), info.Accepted, time.Minute)
 			assert.False(t, info.Due.After(time.Now().Add(time.Hour)), "nothing waits longer than it was told to")

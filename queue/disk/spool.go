@@ -82,7 +82,7 @@ func (q *Queue) checkRoom() error {
 	if q.opts.MinFree < 0 {
 		return nil
 	}
-	free, err := freeBytes(q.dir)
+	free, err := q.disk.free(q.dir)
 	if err == nil && free < q.opts.MinFree {
 		return fmt.Errorf("%w: the disk of %s has %d octets free, and %d are kept for settling what is there", queue.ErrFull, q.dir, free, q.opts.MinFree)
 	}

@@ -18,6 +18,7 @@ type storage interface {
 	remove(path string) error
 	rename(from, to string) error
 	syncDir(dir string) error // makes the names in a folder durable
+	free(dir string) (int64, error)
 }
 
 // file is what it asks of an *os.File.
@@ -33,9 +34,10 @@ type file interface {
 // osStorage is the file system of the machine. What it makes is for the spool's own user alone.
 type osStorage struct{}
 
-func (osStorage) mkdir(dir string) error       { return os.Mkdir(dir, 0o700) }
-func (osStorage) remove(path string) error     { return os.Remove(path) }
-func (osStorage) rename(from, to string) error { return os.Rename(from, to) }
+func (osStorage) mkdir(dir string) error         { return os.Mkdir(dir, 0o700) }
+func (osStorage) remove(path string) error       { return os.Remove(path) }
+func (osStorage) rename(from, to string) error   { return os.Rename(from, to) }
+func (osStorage) free(dir string) (int64, error) { return freeBytes(dir) }
 
 func (osStorage) create(path string) (file, error) {
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_APPEND, 0o600)

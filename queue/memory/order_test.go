@@ -37,6 +37,29 @@ func TestListAfterReplay(t *testing.T) {
 	assert.EqualValues(t, 200, x.Stats().Bytes, "a message that is there twice counts once")
 }
 
+// Times move with the clock, and what waits for them moves along.
+//
+// std: Q12
+func TestShift(t *testing.T) {
+	now := time.Now()
+	for _, d := range []time.Duration{-time.Hour, time.Hour} {
+		x := NewIndex(nil)
+		x.Add(Message{ID: "1", Accepted: now, Envelope: queue.Envelope{To: queue.To("1@a.test")}})
+		leases, _ := x.Lease(now, queue.LeaseRequest{Max: 1, For: time.Second})
+		key, err := x.BeginSettle(leases[0])
+		assert.NoError(t, err)
+		x.CommitSettle(key, queue.Settlement{Next: now.Add(2 * time.Hour), Pause: 150 * time.Minute}, now, nil)
+		x.Shift(d)
+		due := now.Add(150*time.Minute + d)
+		leases, next := x.Lease(due.Add(-time.Nanosecond), queue.LeaseRequest{Max: 1, For: time.Second})
+		assert.Empty(t, leases)
+		assert.True(t, next.Equal(due), "%v", next)
+		leases, _ = x.Lease(due, queue.LeaseRequest{Max: 1, For: time.Second})
+		assert.Len(t, leases, 1)
+		assert.True(t, leases[0].Accepted.Equal(now.Add(d)))
+	}
+}
+
 // What is gone leaves nothing behind, however much passes through beside what stays.
 func TestNothingStaysBehind(t *testing.T) {
 	x := NewIndex(nil)
