@@ -63,13 +63,16 @@ func (d *Deliverer) usable(ctx context.Context, hop *route.Hop, t *target) ([]ne
 	addrs := t.addrs
 	if !t.free && !d.AllowPrivate {
 		if addrs = slices.DeleteFunc(slices.Clone(addrs), isPrivate); len(addrs) == 0 {
-			return nil, permErr(StageRoute, "5.4.4", "the host %s has only addresses that lead nowhere on the internet (%s)", t.host, t.addrs[0])
+			return nil, permErr(StageRoute, "5.4.4",
+				"the host %s has only addresses that lead nowhere on the internet (%s)", t.host, t.addrs[0])
 		}
 	}
 	if hop.Source.IsValid() {
 		other := func(a netip.Addr) bool { return a.Unmap().Is4() != hop.Source.Unmap().Is4() }
 		if addrs = slices.DeleteFunc(slices.Clone(addrs), other); len(addrs) == 0 {
-			return nil, tempErr(StageRoute, "4.4.4", "the host %s has no address that source=%s can connect to: leave the option out, or add one of the other family", t.host, hop.Source).trouble()
+			return nil, tempErr(StageRoute, "4.4.4",
+				"the host %s has no address that source=%s can connect to: leave the option out, or write an address of the other family",
+				t.host, hop.Source).trouble()
 		}
 	}
 	return interleave(addrs), nil

@@ -65,7 +65,8 @@ func (a *attempt) fail(e *Error) {
 
 // settle keeps as pending what another host may do better.
 func (a *attempt) settle() {
-	a.pending = slices.DeleteFunc(slices.Clone(a.pending), func(o *Outcome) bool { return o.Result != TempFail || o.PossiblyDelivered })
+	decided := func(o *Outcome) bool { return o.Result != TempFail || o.PossiblyDelivered }
+	a.pending = slices.DeleteFunc(slices.Clone(a.pending), decided)
 }
 
 // hosts tries the hosts in their order. What DNS says for good about a host (it has no address) is the recipients' failure
@@ -132,7 +133,7 @@ func (a *attempt) address(ctx context.Context, p place, plain bool) (answered bo
 	defer a.settle()
 	fresh := false
 	for rest := a.pending; len(rest) > 0; {
-		s, e := a.d.session(ctx, a.hop, k, addr, a.m.ID, fresh)
+		s, e := a.session(ctx, k, addr, fresh)
 		if e != nil {
 			a.refused(rest, e, p, plain)
 			return false

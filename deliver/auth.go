@@ -43,7 +43,8 @@ func (d *Deliverer) login(s *session, hop *route.Hop) *Error {
 // or a route that says tls=none and means it.
 func mechanism(s *session, hop *route.Hop) (sasl.Client, *Error) {
 	if s.tls.Version == "" && hop.TLS != route.TLSNone && !hop.IsUnix() {
-		return nil, tempErr(StageAuth, "4.7.11", "no password is sent without TLS, which %s does not offer: ask its operator, or write tls=none in the route if the network is safe", s.host)
+		return nil, tempErr(StageAuth, "4.7.11", "no password is sent without TLS, which %s does not offer: "+
+			"ask its operator, or write tls=none in the route if the network is safe", s.host)
 	}
 	password := hop.Secret.Value()
 	switch {
@@ -52,7 +53,8 @@ func mechanism(s *session, hop *route.Hop) (sasl.Client, *Error) {
 	case slices.Contains(s.caps.auth, sasl.Login):
 		return &loginClient{answers: []string{hop.User, password}}, nil
 	}
-	return nil, tempErr(StageAuth, "4.7.4", "%s offers no login that is known here: it offers %v, and PLAIN and LOGIN are known", s.host, s.caps.auth)
+	return nil, tempErr(StageAuth, "4.7.4",
+		"%s offers no login that is known here: it offers %v, and PLAIN and LOGIN are known", s.host, s.caps.auth)
 }
 
 // secrets are the forms in which the password is sent, and might come back.

@@ -19,11 +19,11 @@ func ispWorld(t *testing.T, w *world) {
 	require.NoError(t, w.Zone("isp.test", "mail A 192.0.2.50\nmail A 192.0.2.51"))
 }
 
+func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
 // shows reports where the password stands, in any form in which it went over the wire.
 func shows(text string) bool {
-	for _, secret := range []string{
-		password, base64.StdEncoding.EncodeToString([]byte(password)), base64.StdEncoding.EncodeToString([]byte("\x00user\x00" + password)),
-	} {
+	for _, secret := range []string{password, base64Of(password), base64Of("\x00user\x00" + password)} {
 		if strings.Contains(text, secret) {
 			return true
 		}
@@ -37,36 +37,56 @@ func TestLogins(t *testing.T) {
 	t.Setenv("WRONG", "close sesame")
 	starttls := lab.Offer{TLS: lab.TLSOffered, Users: users, AuthRequired: true}
 	inClear := lab.Offer{Users: users, AuthInClear: true, AuthRequired: true}
-	only := func(mechanism string, o lab.Offer) lab.Offer { // in the lab's own words, which the first to say AUTH wins
-		o.Capabilities = append(lab.DefaultCapabilities(), "AUTH "+mechanism)
-		return o
-	}
+	implicit := lab.Offer{TLS: lab.TLSImplicit, Users: users, AuthRequired: true}
+	const right = " secret=env:PASSWORD"
 	for name, tt := range map[string]struct {
 		hops    string
-		server  string
+		port    string
 		offer   lab.Offer
 		good    bool
 		trouble bool
 		stage   deliver.Stage
 		words   string
 	}{
-		"submission":                 {hops: "submission://user@mail.isp.test secret=env:PASSWORD", server: "mail.isp.test:587", offer: starttls, good: true},
-		"smtps":                      {hops: "smtps://user@mail.isp.test secret=env:PASSWORD", server: "mail.isp.test:465", offer: lab.Offer{TLS: lab.TLSImplicit, Users: users, AuthRequired: true}, good: true},
-		"smtp with STARTTLS":         {hops: "smtp://user@mail.isp.test secret=env:PASSWORD", server: "mail.isp.test", offer: starttls, good: true},
-		"in the clear, as told":      {hops: "smtp://user@mail.isp.test secret=env:PASSWORD tls=none", server: "mail.isp.test", offer: inClear, good: true},
-		"in the clear, untold":       {hops: "smtp://user@mail.isp.test secret=env:PASSWORD", server: "mail.isp.test", offer: inClear, trouble: true, stage: deliver.StageAuth, words: "no password is sent without TLS"},
-		"in the clear, opportunist":  {hops: "smtp://user@mail.isp.test secret=env:PASSWORD tls=opportunistic", server: "mail.isp.test", offer: inClear, trouble: true, stage: deliver.StageAuth, words: "no password is sent without TLS"},
-		"TLS is broken":              {hops: "smtp://user@mail.isp.test secret=env:PASSWORD", server: "mail.isp.test", offer: lab.Offer{TLS: lab.TLSBroken, Users: users, AuthInClear: true}, stage: deliver.StageTLS, words: "TLS with the host failed"},
-		"a wrong password":           {hops: "submission://user@mail.isp.test secret=env:WRONG", server: "mail.isp.test:587", offer: starttls, trouble: true, stage: deliver.StageAuth},
-		"an unknown user":            {hops: "submission://nobody@mail.isp.test secret=env:PASSWORD", server: "mail.isp.test:587", offer: starttls, trouble: true, stage: deliver.StageAuth},
-		"no login is offered":        {hops: "submission://user@mail.isp.test secret=env:PASSWORD", server: "mail.isp.test:587", offer: lab.Offer{TLS: lab.TLSOffered}, trouble: true, stage: deliver.StageAuth, words: "offers no login that is known here"},
-		"no login that we know":      {hops: "submission://user@mail.isp.test secret=env:PASSWORD", server: "mail.isp.test:587", offer: only("GSSAPI", lab.Offer{TLS: lab.TLSOffered}), trouble: true, stage: deliver.StageAuth, words: "GSSAPI"},
-		"a login is demanded at all": {hops: "submission://mail.isp.test", server: "mail.isp.test:587", offer: starttls, trouble: true, stage: deliver.StageMail},
+		"submission":            {hops: "submission://user@mail.isp.test" + right, port: "587", offer: starttls, good: true},
+		"smtps":                 {hops: "smtps://user@mail.isp.test" + right, port: "465", offer: implicit, good: true},
+		"smtp with STARTTLS":    {hops: "smtp://user@mail.isp.test" + right, port: "25", offer: starttls, good: true},
+		"in the clear, as told": {hops: "smtp://user@mail.isp.test tls=none" + right, port: "25", offer: inClear, good: true},
+		"in the clear, untold": {
+			hops: "smtp://user@mail.isp.test" + right, port: "25", offer: inClear,
+			trouble: true, stage: deliver.StageAuth, words: "no password is sent without TLS",
+		},
+		"in the clear, opportunist": {
+			hops: "smtp://user@mail.isp.test tls=opportunistic" + right, port: "25", offer: inClear,
+			trouble: true, stage: deliver.StageAuth, words: "no password is sent without TLS",
+		},
+		"TLS is broken": {
+			hops: "smtp://user@mail.isp.test" + right, port: "25", offer: lab.Offer{TLS: lab.TLSBroken, Users: users, AuthInClear: true},
+			stage: deliver.StageTLS, words: "TLS with the host failed",
+		},
+		"a wrong password": {
+			hops: "submission://user@mail.isp.test secret=env:WRONG", port: "587", offer: starttls, trouble: true, stage: deliver.StageAuth,
+		},
+		"an unknown user": {
+			hops: "submission://nobody@mail.isp.test" + right, port: "587", offer: starttls, trouble: true, stage: deliver.StageAuth,
+		},
+		"no login is offered": {
+			hops: "submission://user@mail.isp.test" + right, port: "587", offer: lab.Offer{TLS: lab.TLSOffered},
+			trouble: true, stage: deliver.StageAuth, words: "offers no login that is known here",
+		},
+		"no login that we know": {
+			hops: "submission://user@mail.isp.test" + right, port: "587",
+			offer:   lab.Offer{TLS: lab.TLSOffered, Capabilities: []string{"AUTH GSSAPI"}},
+			trouble: true, stage: deliver.StageAuth, words: "GSSAPI",
+		},
+		"a login is demanded at all": {
+			hops: "submission://mail.isp.test", port: "587", offer: starttls, trouble: true, stage: deliver.StageMail,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, w *world) {
 				ispWorld(t, w)
-				isp := w.Server(tt.server, tt.offer)
+				isp := w.Server("mail.isp.test:"+tt.port, tt.offer)
 				o := w.one(t, by(t, tt.hops))
 				require.False(t, shows(w.said.String()+w.log.String()+o.String()))
 				if tt.good {
@@ -123,7 +143,6 @@ func TestALoginThatFailsForNow(t *testing.T) {
 // std: C16
 func TestLOGIN(t *testing.T) {
 	t.Setenv("PASSWORD", password)
-	encoded := base64.StdEncoding.EncodeToString
 	for name, prompts := range map[string][2]string{
 		"as everybody":      {"Username:", "Password:"},
 		"in its own words":  {"User Name\x00", "Password\x00"},
@@ -132,9 +151,10 @@ func TestLOGIN(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, w *world) {
 				ispWorld(t, w)
-				w.Server("mail.isp.test", lab.Script("S: 220 isp\nC: EHLO *\nS: 250-isp\nS: 250-AUTH=LOGIN\nS: 250 AUTH LOGIN X\nC: AUTH LOGIN\n"+
-					"S: 334 "+encoded([]byte(prompts[0]))+"\nC: "+encoded([]byte("user"))+"\n"+
-					"S: 334 "+encoded([]byte(prompts[1]))+"\nC: "+encoded([]byte(password))+"\nS: 235 2.7.0 welcome\n"+
+				w.Server("mail.isp.test", lab.Script("S: 220 isp\nC: EHLO *\nS: 250-isp\nS: 250-AUTH=LOGIN\n"+
+					"S: 250 AUTH LOGIN X\nC: AUTH LOGIN\n"+
+					"S: 334 "+base64Of(prompts[0])+"\nC: "+base64Of("user")+"\n"+
+					"S: 334 "+base64Of(prompts[1])+"\nC: "+base64Of(password)+"\nS: 235 2.7.0 welcome\n"+
 					"C: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\nC-BODY\nS: 250 ok"))
 				o := w.one(t, by(t, "smtp://user@mail.isp.test secret=env:PASSWORD tls=none"))
 				require.Equal(t, deliver.Delivered, o.Result, "%v", o)
@@ -149,15 +169,18 @@ func TestLOGIN(t *testing.T) {
 func TestLoginsThatMakeNoSense(t *testing.T) {
 	t.Setenv("PASSWORD", password)
 	for name, tt := range map[string]struct{ script, words string }{
-		"no base64":       {"S: 250 AUTH LOGIN\nC: AUTH LOGIN\nS: 334 ?!\nC-CLOSE", "not base64"},
-		"one more of it":  {"S: 250 AUTH PLAIN\nC: AUTH PLAIN *\nS: 334 \nC-CLOSE", "unexpected server challenge"},
-		"two more of it":  {"S: 250 AUTH LOGIN\nC: AUTH LOGIN\nS: 334 \nC: *\nS: 334 \nC: *\nS: 334 \nC-CLOSE", "unexpected server challenge"},
-		"an empty answer": {"S: 250 AUTH\nC-CLOSE", "offers no login"},
+		"no base64":      {"S: 250 AUTH LOGIN\nC: AUTH LOGIN\nS: 334 ?!\nC-CLOSE", "not base64"},
+		"one more of it": {"S: 250 AUTH PLAIN\nC: AUTH PLAIN *\nS: 334 \nC-CLOSE", "unexpected server challenge"},
+		"two more of it": {
+			"S: 250 AUTH LOGIN\nC: AUTH LOGIN\nS: 334 \nC: *\nS: 334 \nC: *\nS: 334 \nC-CLOSE",
+			"unexpected server challenge",
+		},
+		"an empty offer": {"S: 250 AUTH", "offers no login"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, func(t *testing.T, w *world) {
 				require.NoError(t, w.Zone("isp.test", "mail A 192.0.2.50"))
-				w.Server("mail.isp.test", lab.Script("S: 220 isp\nC: EHLO *\nS: 250-isp\n"+strings.ReplaceAll(tt.script, "S: 250 AUTH\nC-CLOSE", "S: 250 AUTH")))
+				w.Server("mail.isp.test", lab.Script("S: 220 isp\nC: EHLO *\nS: 250-isp\n"+tt.script))
 				o := w.one(t, by(t, "smtp://user@mail.isp.test secret=env:PASSWORD tls=none"))
 				require.Equal(t, deliver.TempFail, o.Result, "%v", o)
 				require.Equal(t, deliver.StageAuth, o.Stage)
@@ -173,12 +196,12 @@ func TestLoginsThatMakeNoSense(t *testing.T) {
 // std: C16
 func TestAHostThatRepeatsThePassword(t *testing.T) {
 	t.Setenv("PASSWORD", password)
-	plain := base64.StdEncoding.EncodeToString([]byte("\x00user\x00" + password))
+	plain := base64Of("\x00user\x00" + password)
 	for name, script := range map[string]string{
 		"in a refusal":        "S: 535-5.7.8 you said AUTH PLAIN " + plain + "\nS: 535 5.7.8 that is " + password,
 		"in junk":             "S: " + plain,
 		"in more than a line": "S-RAW \"535-" + password + "\\r\\n550 " + password + "\\r\\n\"",
-		"later":               "S: 235 ok\nC: MAIL *\nS: 550 5.7.1 " + password + " is no good, nor is " + base64.StdEncoding.EncodeToString([]byte(password)),
+		"later":               "S: 235 ok\nC: MAIL *\nS: 550 5.7.1 " + password + " is no good, nor is " + base64Of(password),
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, w *world) {

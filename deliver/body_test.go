@@ -163,33 +163,33 @@ func (c *closed) Close() error { *c.open--; return nil }
 // Trouble with the message is ours: no host gets half of it for the whole, no other host is tried, and no other hop.
 func TestAMessageThatCannotBeRead(t *testing.T) {
 	broken := errors.New("the disk is gone")
-	good := func() io.Reader { return strings.NewReader(hello) }
+	fails := func() (io.Reader, error) { return nil, broken }
+	none := func() (io.Reader, error) { return iotest.ErrReader(broken), nil }
+	half := func() (io.Reader, error) {
+		return io.MultiReader(strings.NewReader(hello), iotest.ErrReader(broken)), nil
+	}
+	nothing := lab.Offer{Capabilities: []string{}} // so that the message is looked into
 	for name, tt := range map[string]struct {
-		open  func(n int) (io.Reader, error)
+		open  func() (io.Reader, error)
 		offer lab.Offer
 		stage deliver.Stage
 		words string
 	}{
-		"at once":          {func(int) (io.Reader, error) { return nil, broken }, lab.Offer{}, deliver.StageMail, "the disk is gone"},
-		"in the middle":    {func(int) (io.Reader, error) { return io.MultiReader(good(), iotest.ErrReader(broken)), nil }, lab.Offer{}, deliver.StageDot, "the disk is gone"},
-		"at the beginning": {func(int) (io.Reader, error) { return iotest.ErrReader(broken), nil }, lab.Offer{}, deliver.StageDot, "the disk is gone"},
-		"in the scan": {
-			func(int) (io.Reader, error) { return io.MultiReader(good(), iotest.ErrReader(broken)), nil },
-			lab.Offer{Capabilities: []string{}},
-			deliver.StageMail, "the disk is gone",
-		},
-		"when it is scanned": {func(int) (io.Reader, error) { return nil, broken }, lab.Offer{Capabilities: []string{}}, deliver.StageMail, "the disk is gone"},
-		"no end of nothing":  {func(int) (io.Reader, error) { return idle{}, nil }, lab.Offer{}, deliver.StageDot, io.ErrNoProgress.Error()},
+		"at once":            {fails, lab.Offer{}, deliver.StageMail, "the disk is gone"},
+		"when it is scanned": {fails, nothing, deliver.StageMail, "the disk is gone"},
+		"at the beginning":   {none, lab.Offer{}, deliver.StageDot, "the disk is gone"},
+		"in the middle":      {half, lab.Offer{}, deliver.StageDot, "the disk is gone"},
+		"in the scan":        {half, nothing, deliver.StageMail, "the disk is gone"},
+		"no end of nothing":  {func() (io.Reader, error) { return idle{}, nil }, lab.Offer{}, deliver.StageDot, io.ErrNoProgress.Error()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, w *world) {
-				require.NoError(t, w.Zone("aol.test", "@ MX 10 mx\n@ MX 20 second\nmx A 192.0.2.10\nsecond A 192.0.2.20"))
+				require.NoError(t, w.Zone("aol.test", twoHosts))
 				mx, second := w.Server("mx.aol.test", tt.offer), w.Server("second.aol.test")
-				opens, open := 0, 0
+				open := 0
 				m := letter("you@aol.test", "two@aol.test")
 				m.Open = func() (io.ReadCloser, error) {
-					opens++
-					r, err := tt.open(opens)
+					r, err := tt.open()
 					if err != nil {
 						return nil, err
 					}
@@ -248,8 +248,7 @@ func TestWordsInTheMiddleOfTheBody(t *testing.T) {
 	} {
 		t.Run(reply, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, w *world) {
-				w.Server("mx.aol.test", lab.Script("S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\n"+
-					"C: Subject: *\nS: "+reply+"\nS-CLOSE"))
+				w.Server("mx.aol.test", lab.Script(upToBody+"C: Subject: *\nS: "+reply+"\nS-CLOSE"))
 				o := w.all(t, direct, letterOf(strings.Repeat(megabytes, 8), "you@aol.test"))[0]
 				require.Equal(t, want, o.Result, "%v", o)
 				require.Equal(t, reply, o.Reply.Wire())
@@ -263,8 +262,7 @@ func TestWordsInTheMiddleOfTheBody(t *testing.T) {
 // A host that says no and stops reading, but stays, is understood too.
 func TestWordsFromAHostThatStopsReading(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
-		w.Server("mx.aol.test", lab.Script("S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\n"+
-			"C: Subject: *\nS: 554 5.7.1 enough\nS-WAIT 1h\nS-CLOSE"))
+		w.Server("mx.aol.test", lab.Script(upToBody+"C: Subject: *\nS: 554 5.7.1 enough\nS-WAIT 1h\nS-CLOSE"))
 		begin := time.Now()
 		o := w.all(t, direct, letterOf(megabytes, "you@aol.test"))[0]
 		require.Equal(t, "554 5.7.1 enough", o.Reply.Wire(), "%v", o)
@@ -275,8 +273,7 @@ func TestWordsFromAHostThatStopsReading(t *testing.T) {
 // A hangup in the body without words is temporary, and nothing was delivered.
 func TestAHangupInTheBody(t *testing.T) {
 	bothWays(t, func(t *testing.T, w *world) {
-		mx := w.Server("mx.aol.test", lab.Script("S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\n"+
-			"C: Subject: *\nS-CLOSE"))
+		mx := w.Server("mx.aol.test", lab.Script(upToBody+"C: Subject: *\nS-CLOSE"))
 		o := w.all(t, direct, letterOf(strings.Repeat(megabytes, 8), "you@aol.test"))[0]
 		require.Equal(t, deliver.TempFail, o.Result, "%v", o)
 		require.False(t, o.PossiblyDelivered)

@@ -34,7 +34,10 @@ type conn struct {
 }
 
 func newConn(c net.Conn, host string, addr netip.AddrPort, t Transcript) *conn {
-	return &conn{raw: c, net: c, r: bufio.NewReaderSize(c, maxReplyLine), w: bufio.NewWriterSize(c, writeBuffer), host: host, addr: addr, script: t}
+	return &conn{
+		raw: c, net: c, r: bufio.NewReaderSize(c, maxReplyLine), w: bufio.NewWriterSize(c, writeBuffer),
+		host: host, addr: addr, script: t,
+	}
 }
 
 // attach gives the connection to an attempt. When ctx ends meanwhile, whatever the connection waits for fails.

@@ -128,7 +128,8 @@ func (d *Deliverer) send(ctx context.Context, hop *route.Hop, m *Message, pendin
 	switch {
 	case len(pending) == 0:
 	case hop.Mode() == route.TLSDANE:
-		failAll(pending, tempErr(StageTLS, "4.7.5", "tls=dane is not built in yet: write tls=verified or tls=required in the route").trouble())
+		failAll(pending, tempErr(StageTLS, "4.7.5",
+			"tls=dane is not built in yet: write tls=verified or tls=required in the route").trouble())
 	case hop.Kind == route.Smarthost:
 		d.attempt(ctx, hop, m, pending, func() ([]target, *Error) { return d.smarthostTargets(ctx, hop) })
 	default:

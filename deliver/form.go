@@ -70,9 +70,11 @@ func (t *transaction) eightBit() *Error {
 	case err != nil:
 		return localErr(StageMail, err)
 	case header && t.m.UTF8 && !caps.utf8:
-		return permErr(StageMail, "5.6.7", "the message has a header in UTF-8, and %s does not take it (it offers no SMTPUTF8)", t.s.host)
+		return permErr(StageMail, "5.6.7",
+			"the message has a header in UTF-8, and %s does not take it (it offers no SMTPUTF8)", t.s.host)
 	case (header || body) && !caps.eightBit:
-		return permErr(StageMail, "5.6.3", "the message has 8-bit text, and %s does not take it (it offers no 8BITMIME)", t.s.host)
+		return permErr(StageMail, "5.6.3",
+			"the message has 8-bit text, and %s does not take it (it offers no 8BITMIME)", t.s.host)
 	}
 	return nil
 }

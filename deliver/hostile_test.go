@@ -93,7 +93,7 @@ func TestAFarEndThatSays250ToEverything(t *testing.T) {
 		require.Contains(t, o.String(), "makes no sense here")
 	})
 	bothWays(t, func(t *testing.T, w *world) {
-		w.Server("mx.aol.test", lab.On(lab.AtGreeting, func(lab.Step) lab.Answer { return lab.Answer{Reply: "220 hello"} }), lab.AlwaysOK())
+		w.Server("mx.aol.test", lab.Refuse(lab.AtGreeting, "220 hello"), lab.AlwaysOK())
 		o := w.one(t, direct)
 		require.Equal(t, deliver.TempFail, o.Result, "%v", o)
 		require.Equal(t, deliver.StageData, o.Stage)
@@ -113,8 +113,9 @@ func TestOctetsOneByOne(t *testing.T) {
 
 func TestAServerOfSomethingElse(t *testing.T) {
 	for name, greeting := range map[string]string{
-		"SSH": "SSH-2.0-OpenSSH_9.6\r\n", "IMAP": "* OK IMAP4rev1 ready\r\n", "POP3": "+OK ready\r\n", "MySQL": "J\x00\x00\x00\x0a8.0.36\x00",
-		"TLS": "\x15\x03\x01\x00\x02\x02\x28",
+		"SSH": "SSH-2.0-OpenSSH_9.6\r\n", "IMAP": "* OK IMAP4rev1 ready\r\n", "POP3": "+OK ready\r\n",
+		"MySQL": "J\x00\x00\x00\x0a8.0.36\x00",
+		"TLS":   "\x15\x03\x01\x00\x02\x02\x28",
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, func(t *testing.T, w *world) {
@@ -130,7 +131,8 @@ func TestAServerOfSomethingElse(t *testing.T) {
 // Whatever a far end answers, in whatever order, an attempt ends, decides every recipient and does not panic.
 func TestRandomFarEnds(t *testing.T) {
 	replies := []string{
-		"220 hi\r\n", "250 ok\r\n", "250-x\r\n250 PIPELINING\r\n", "250-x\r\n250-STARTTLS\r\n250 DSN\r\n", "354 go\r\n", "421 bye\r\n", "450 later\r\n",
+		"220 hi\r\n", "250 ok\r\n", "250-x\r\n250 PIPELINING\r\n", "250-x\r\n250-STARTTLS\r\n250 DSN\r\n", "354 go\r\n",
+		"421 bye\r\n", "450 later\r\n",
 		"452 4.5.3 too many\r\n", "550 5.1.1 no\r\n", "554 no\r\n", "250-", "25", "\r\n", "\x00\xff\r\n", "250 a\r\n250 b\r\n250 c\r\n",
 		"334 \r\n", "235 in\r\n", "250-x\r\n550 y\r\n", "999 x\r\n", "250 ok\n", "530 5.7.0 TLS first\r\n",
 	}

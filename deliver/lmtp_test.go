@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -53,8 +54,8 @@ func TestLMTPThatBreaksBetweenReplies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, func(t *testing.T, w *world) {
-				w.Server("store.test:24", lab.Script("S: 220 x\nC: LHLO *\nS: 250 x\nC: MAIL *\nS: 250 x\nC: RCPT *\nS: 250 x\nC: RCPT *\nS: 250 x\nC: RCPT *\nS: 250 x\n"+
-					"C: DATA\nS: 354 x\nC-BODY\nS: 250 a has it\n"+tt.end))
+				w.Server("store.test:24", lab.Script("S: 220 x\nC: LHLO *\nS: 250 x\nC: MAIL *\nS: 250 x\n"+
+					strings.Repeat("C: RCPT *\nS: 250 x\n", 3)+"C: DATA\nS: 354 x\nC-BODY\nS: 250 a has it\n"+tt.end))
 				outcomes := w.all(t, by(t, "lmtp://store.test:24"), letter("a@aol.test", "b@aol.test", "c@aol.test"))
 				require.Equal(t, deliver.Delivered, outcomes[0].Result)
 				require.Equal(t, "250 a has it", outcomes[0].Reply.String())

@@ -72,6 +72,12 @@ const aol = `
 mx  A  192.0.2.10
 `
 
+// twoHosts is aol.test with a second host.
+const twoHosts = "@ MX 10 mx\n@ MX 20 second\nmx A 192.0.2.10\nsecond A 192.0.2.20\n"
+
+// upToBody is a script of a host that offers nothing and waits for the message.
+const upToBody = "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 354 go\n"
+
 func newWorld(t *testing.T, n *lab.Internet) *world {
 	t.Helper()
 	w := &world{Internet: n, said: new(said)}

@@ -100,7 +100,8 @@ func (d *Deliverer) chooseHosts(domain string, records []resolve.MX) (targets []
 	case len(targets) > 0:
 		return targets, nil
 	case own >= 0:
-		return nil, permErr(StageRoute, "5.4.6", "mail for %s loops back to this host, %s, which is its best MX host", domain, d.set.hostname)
+		return nil, permErr(StageRoute, "5.4.6",
+			"mail for %s loops back to this host, %s, which is its best MX host", domain, d.set.hostname)
 	}
 	return nil, permErr(StageRoute, "5.4.4", "the MX records of %s name no host", domain)
 }

@@ -26,7 +26,8 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 			require.Equal(t, deliver.Delivered, w.one(t, direct).Result)
 		}
 		require.Equal(t, 1, opened(mx))
-		require.Equal(t, []string{"mx.aol.test 192.0.2.10:25", "mx.aol.test 192.0.2.10:25 reused", "mx.aol.test 192.0.2.10:25 reused"}, seen.connects)
+		const mxAt = "mx.aol.test 192.0.2.10:25"
+		require.Equal(t, []string{mxAt, mxAt + " reused", mxAt + " reused"}, seen.connects)
 		require.NotContains(t, mx.Transcript(), "C: RSET", "a message that arrived needs none (RFC 5321, section 4.1.1.4)")
 		require.NoError(t, w.d.Close())
 		require.NoError(t, mx.Wait(t.Context(), func() bool { _, open := mx.Connections(); return open == 0 }))
@@ -40,12 +41,14 @@ func TestRSETEndsWhatIsOpen(t *testing.T) {
 	for name, offer := range map[string]lab.Offer{"pipelined": {}, "one at a time": {Capabilities: []string{}}} {
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, w *world) {
-				mx := w.Server("mx.aol.test", offer, lab.Times(1, lab.Refuse(lab.AtRcpt, "550 5.1.1 who?")), lab.Times(1, lab.On(lab.AtData, func(s lab.Step) lab.Answer {
+				later := func(s lab.Step) lab.Answer {
 					if len(s.To) == 0 {
 						return lab.Answer{}
 					}
 					return lab.Answer{Reply: "451 4.3.0 later"}
-				})))
+				}
+				mx := w.Server("mx.aol.test", offer,
+					lab.Times(1, lab.Refuse(lab.AtRcpt, "550 5.1.1 who?")), lab.Times(1, lab.On(lab.AtData, later)))
 				require.Equal(t, deliver.PermFail, w.one(t, direct).Result)
 				require.Equal(t, deliver.TempFail, w.one(t, direct).Result)
 				require.Equal(t, deliver.Delivered, w.one(t, direct).Result)
@@ -224,7 +227,8 @@ func TestConnectionsAreNotSharedBetweenRoutes(t *testing.T) {
 			who = append(who, m.User+" "+m.HELO)
 		}
 		require.Equal(t, []string{
-			" mail.example.org", " mail.example.org", "user mail.example.org", "user mail.example.org", "other mail.example.org", "other mail.example.org",
+			" mail.example.org", " mail.example.org", "user mail.example.org", "user mail.example.org",
+			"other mail.example.org", "other mail.example.org",
 			" other.example", " other.example", " mail.example.org", " mail.example.org", " mail.example.org",
 		}, who)
 	})

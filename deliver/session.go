@@ -53,10 +53,11 @@ func newKey(hop *route.Hop, p place, plain bool) key {
 }
 
 // session gives a session to a host: one that was kept, unless fresh asks for a new one.
-func (d *Deliverer) session(ctx context.Context, hop *route.Hop, k key, addr netip.AddrPort, id string, fresh bool) (*session, *Error) {
+func (a *attempt) session(ctx context.Context, k key, addr netip.AddrPort, fresh bool) (*session, *Error) {
+	d := a.d
 	if !fresh {
 		if s := d.pool.take(k); s != nil {
-			s.attach(ctx, id)
+			s.attach(ctx, a.m.ID)
 			s.notef("connection used again")
 			if d.set.trace.Connect != nil {
 				d.set.trace.Connect(k.host, addr, true, nil)
@@ -64,33 +65,33 @@ func (d *Deliverer) session(ctx context.Context, hop *route.Hop, k key, addr net
 			return s, nil
 		}
 	}
-	return d.newSession(ctx, hop, k, addr, id)
-}
-
-func (d *Deliverer) newSession(ctx context.Context, hop *route.Hop, k key, addr netip.AddrPort, id string) (*session, *Error) {
 	nc, err := d.dial(ctx, k)
 	if d.set.trace.Connect != nil {
 		d.set.trace.Connect(k.host, addr, false, err)
 	}
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		c := &conn{host: k.host, addr: addr, script: d.Transcript, id: id}
-		c.notef("no connection: %v", err)
-		e := tempErr(StageConnect, "4.4.1", "no connection: %w", err)
-		e.Host, e.Addr = k.host, addr
-		return nil, e
+		return nil, a.noConnection(ctx, k, addr, err)
 	}
 	s := &session{conn: newConn(nc, k.host, addr, d.Transcript), key: k, born: time.Now()}
-	s.attach(ctx, id)
+	s.attach(ctx, a.m.ID)
 	s.notef("connected to %s", k.address)
-	if e := d.greet(s, hop); e != nil {
+	if e := d.greet(s, a.hop); e != nil {
 		s.broken = e.Reply.IsZero() || e.Reply.Code == 421
 		d.dismiss(s)
 		return nil, s.at(e)
 	}
 	return s, nil
+}
+
+func (a *attempt) noConnection(ctx context.Context, k key, addr netip.AddrPort, err error) *Error {
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	c := &conn{host: k.host, addr: addr, script: a.d.Transcript, id: a.m.ID}
+	c.notef("no connection: %v", err)
+	e := tempErr(StageConnect, "4.4.1", "no connection: %w", err)
+	e.Host, e.Addr = k.host, addr
+	return e
 }
 
 // at completes an error with the host.

@@ -168,7 +168,8 @@ func TestRepliesOutOfStepEndTheSession(t *testing.T) {
 		"one too many after EHLO": "S: 220 mx\nC: EHLO *\nS-RAW \"250-mx\\r\\n250 PIPELINING\\r\\n250 and more\\r\\n\"\nC-CLOSE",
 		"354 to MAIL":             "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nS: 354 go\nC-CLOSE",
 		"354 to RCPT":             "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 334 go\nC-CLOSE",
-		"250 to DATA":             "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 250 ok\nC-CLOSE",
+		"250 to DATA": "S: 220 mx\nC: EHLO *\nS: 250 mx\nC: MAIL *\nS: 250 ok\n" +
+			"C: RCPT *\nS: 250 ok\nC: RCPT *\nS: 250 ok\nC: DATA\nS: 250 ok\nC-CLOSE",
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, w *world) {
@@ -221,7 +222,8 @@ func TestEachRecipientHasItsOwnOutcome(t *testing.T) {
 			lab.Refuse(lab.AtRcpt, "550 5.1.1 No such user", "nobody@*"), lab.Refuse(lab.AtRcpt, "452 4.2.2 Mailbox full", "full@*"),
 			lab.Refuse(lab.AtRcpt, "450 busy", "busy@*"), lab.Refuse(lab.AtRcpt, "551 User not local", "moved@*"),
 			lab.Refuse(lab.AtRcpt, "553 4.1.3 odd", "odd@*"), lab.Refuse(lab.AtRcpt, "251 Will forward", "forward@*"))
-		outcomes := w.all(t, direct, letter("a@aol.test", "nobody@aol.test", "full@aol.test", "busy@aol.test", "moved@aol.test", "odd@aol.test", "forward@aol.test", "b@aol.test"))
+		outcomes := w.all(t, direct, letter("a@aol.test", "nobody@aol.test", "full@aol.test", "busy@aol.test",
+			"moved@aol.test", "odd@aol.test", "forward@aol.test", "b@aol.test"))
 		var got []string
 		for _, o := range outcomes {
 			got = append(got, o.Result.String()+" "+o.Status.String()+" "+string(o.Stage))
@@ -316,7 +318,7 @@ func TestSoManyRecipientsInATransaction(t *testing.T) {
 // host.
 func TestALossBetweenTransactions(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
-		require.NoError(t, w.Zone("aol.test", "@ MX 10 mx\n@ MX 20 second\nmx A 192.0.2.10\nsecond A 192.0.2.20"))
+		require.NoError(t, w.Zone("aol.test", twoHosts))
 		w.d.Limits.Recipients = 2
 		calls := 0
 		w.Server("mx.aol.test", lab.On(lab.AtMail, func(lab.Step) lab.Answer {
@@ -405,7 +407,8 @@ func TestEightBitText(t *testing.T) {
 // std: C10
 func TestInternationalMail(t *testing.T) {
 	const utf8Header = "Subject: Grüße\r\n\r\nx\r\n"
-	all := []string{"8BITMIME", "SMTPUTF8"}
+	all, eight := []string{"8BITMIME", "SMTPUTF8"}, []string{"8BITMIME"}
+	plain := []string{"me@example.org", "you@aol.test"}
 	for name, tt := range map[string]struct {
 		from, to, text string
 		utf8           bool // the submitter asked for SMTPUTF8
@@ -414,15 +417,42 @@ func TestInternationalMail(t *testing.T) {
 		wire           []string // MAIL and RCPT addresses as they arrive
 		used           bool     // SMTPUTF8 in MAIL
 	}{
-		"taken as it is":                  {"jörg@bücher.test", "hans@bücher.test", utf8Header, true, all, "2.0.0", []string{"jörg@bücher.test", "hans@bücher.test"}, true},
-		"domains become A-labels":         {"me@bücher.test", "you@bücher.test", hello, false, []string{"8BITMIME"}, "2.0.0", []string{"me@xn--bcher-kva.test", "you@xn--bcher-kva.test"}, false},
-		"asked for and not needed":        {"me@example.org", "you@aol.test", hello, true, []string{"8BITMIME"}, "2.0.0", []string{"me@example.org", "you@aol.test"}, false},
-		"a local part in UTF-8":           {"me@example.org", "jörg@aol.test", hello, true, []string{"8BITMIME"}, "5.6.7", nil, false},
-		"a reverse-path in UTF-8":         {"jörg@example.org", "you@aol.test", hello, true, []string{"8BITMIME"}, "5.6.7", nil, false},
-		"a header in UTF-8":               {"me@example.org", "you@aol.test", utf8Header, true, []string{"8BITMIME"}, "5.6.7", nil, false},
-		"a header of eight bits, unasked": {"me@example.org", "you@aol.test", utf8Header, false, []string{"8BITMIME"}, "2.0.0", []string{"me@example.org", "you@aol.test"}, false},
-		"unasked but needed":              {"me@example.org", "jörg@aol.test", hello, false, all, "2.0.0", []string{"me@example.org", "jörg@aol.test"}, true},
-		"not used where not needed":       {"me@example.org", "you@aol.test", hello, false, all, "2.0.0", []string{"me@example.org", "you@aol.test"}, false},
+		"taken as it is": {
+			from: "jörg@bücher.test", to: "hans@bücher.test", text: utf8Header, utf8: true, offer: all,
+			status: "2.0.0", wire: []string{"jörg@bücher.test", "hans@bücher.test"}, used: true,
+		},
+		"domains become A-labels": {
+			from: "me@bücher.test", to: "you@bücher.test", text: hello, utf8: false, offer: eight,
+			status: "2.0.0", wire: []string{"me@xn--bcher-kva.test", "you@xn--bcher-kva.test"}, used: false,
+		},
+		"asked for and not needed": {
+			from: "me@example.org", to: "you@aol.test", text: hello, utf8: true, offer: eight,
+			status: "2.0.0", wire: plain, used: false,
+		},
+		"a local part in UTF-8": {
+			from: "me@example.org", to: "jörg@aol.test", text: hello, utf8: true, offer: eight,
+			status: "5.6.7", wire: nil, used: false,
+		},
+		"a reverse-path in UTF-8": {
+			from: "jörg@example.org", to: "you@aol.test", text: hello, utf8: true, offer: eight,
+			status: "5.6.7", wire: nil, used: false,
+		},
+		"a header in UTF-8": {
+			from: "me@example.org", to: "you@aol.test", text: utf8Header, utf8: true, offer: eight,
+			status: "5.6.7", wire: nil, used: false,
+		},
+		"a header of eight bits, unasked": {
+			from: "me@example.org", to: "you@aol.test", text: utf8Header, utf8: false, offer: eight,
+			status: "2.0.0", wire: plain, used: false,
+		},
+		"unasked but needed": {
+			from: "me@example.org", to: "jörg@aol.test", text: hello, utf8: false, offer: all,
+			status: "2.0.0", wire: []string{"me@example.org", "jörg@aol.test"}, used: true,
+		},
+		"not used where not needed": {
+			from: "me@example.org", to: "you@aol.test", text: hello, utf8: false, offer: all,
+			status: "2.0.0", wire: plain, used: false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, func(t *testing.T, w *world) {
@@ -459,6 +489,7 @@ func TestOneRecipientInUTF8AmongOthers(t *testing.T) {
 
 // std: C13
 func TestRequestsForReportsArePassedOn(t *testing.T) {
+	const taken = deliver.Delivered
 	for name, tt := range map[string]struct {
 		offer []string
 		mail  map[string]string
@@ -476,13 +507,13 @@ func TestRequestsForReportsArePassedOn(t *testing.T) {
 				{"ORCPT": "rfc822;no-type@aol.test"},
 				{"NOTIFY": "SUCCESS"},
 			},
-			[]deliver.Result{deliver.Delivered, deliver.Delivered, deliver.Delivered, deliver.Delivered, deliver.Delivered, deliver.Delivered},
+			[]deliver.Result{taken, taken, taken, taken, taken, taken},
 		},
 		"DSN not offered": {
 			[]string{},
 			map[string]string{},
 			[]map[string]string{{}, {}, {}, {}, {}, {}},
-			[]deliver.Result{deliver.Relayed, deliver.Delivered, deliver.Delivered, deliver.Delivered, deliver.Delivered, deliver.Relayed},
+			[]deliver.Result{deliver.Relayed, taken, taken, taken, taken, deliver.Relayed},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -491,7 +522,10 @@ func TestRequestsForReportsArePassedOn(t *testing.T) {
 				m := letter()
 				m.EnvelopeID, m.Return = "a+b=c d", dsn.ReturnHeaders
 				m.To = []deliver.Recipient{
-					{Address: "a@aol.test", Notify: dsn.NotifySuccess | dsn.NotifyFailure, Original: dsn.Address{Type: "rfc822", Addr: "orig+inal@aol.test"}},
+					{
+						Address: "a@aol.test", Notify: dsn.NotifySuccess | dsn.NotifyFailure,
+						Original: dsn.Address{Type: "rfc822", Addr: "orig+inal@aol.test"},
+					},
 					{Address: "b@aol.test", Notify: dsn.NotifyNever},
 					{Address: "c@aol.test"},
 					{Address: "d@aol.test", Original: dsn.Address{Type: "utf-8", Addr: "jörg+x@aol.test"}},
@@ -527,7 +561,7 @@ func TestNothingInAnEnvelopeAddsToACommand(t *testing.T) {
 // std: C14
 func TestALossAfterTheDotIsPossiblyADelivery(t *testing.T) {
 	bothWays(t, func(t *testing.T, w *world) {
-		require.NoError(t, w.Zone("aol.test", "@ MX 10 mx\n@ MX 20 second\nmx A 192.0.2.10\nsecond A 192.0.2.20"))
+		require.NoError(t, w.Zone("aol.test", twoHosts))
 		mx := w.Server("mx.aol.test", lab.Times(1, lab.DropAfterTaking()))
 		second := w.Server("second.aol.test")
 		m := letterOf("Message-ID: <1@example.org>\r\n\r\nx\r\n", "you@aol.test")

@@ -35,8 +35,8 @@ type textTranscript struct {
 }
 
 func (t *textTranscript) Line(l TranscriptLine) {
-	text := fmt.Sprintf("%s %s %s %c: %s\n",
-		l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), visible(cmp.Or(l.ID, "-")), where(l.Host, l.Addr.Addr()), l.From, visible(l.Text))
+	at, id := l.Time.UTC().Format("2006-01-02T15:04:05.000Z"), visible(cmp.Or(l.ID, "-"))
+	text := fmt.Sprintf("%s %s %s %c: %s\n", at, id, where(l.Host, l.Addr.Addr()), l.From, visible(l.Text))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	io.WriteString(t.w, text)
@@ -65,5 +65,6 @@ func visible(s string) string {
 
 // isControl reports what may act on a terminal: C0 and C1 controls, and the marks that turn the direction of text.
 func isControl(r rune) bool {
-	return r < ' ' || (r >= 0x7f && r < 0xa0) || (r >= 0x200e && r <= 0x200f) || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
+	return r < ' ' || (r >= 0x7f && r < 0xa0) ||
+		r == 0x200e || r == 0x200f || (r >= 0x202a && r <= 0x202e) || (r >= 0x2066 && r <= 0x2069)
 }

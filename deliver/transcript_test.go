@@ -22,16 +22,18 @@ import (
 // The refusal of a provider stands in the transcript word for word, and who said it.
 func TestTheTranscriptHasEveryLine(t *testing.T) {
 	bothWays(t, func(t *testing.T, w *world) {
-		w.Server("mx.aol.test", lab.Refuse(lab.AtRcpt, "554-5.7.1 The IP address you are using\n554-is either open\n554 or  dynamic.", "you@*"))
+		w.Server("mx.aol.test",
+			lab.Refuse(lab.AtRcpt, "554-5.7.1 The IP address you are using\n554-is either open\n554 or  dynamic.", "you@*"))
 		m := letter("you@aol.test", "friend@aol.test")
 		w.all(t, direct, m)
 		require.NoError(t, w.d.Close())
 		require.Equal(t, []string{
-			"EHLO mail.example.org", "MAIL FROM:<me@example.org> SIZE=26 BODY=8BITMIME", "RCPT TO:<you@aol.test>", "RCPT TO:<friend@aol.test>",
-			"DATA", ".", "QUIT",
+			"EHLO mail.example.org", "MAIL FROM:<me@example.org> SIZE=26 BODY=8BITMIME",
+			"RCPT TO:<you@aol.test>", "RCPT TO:<friend@aol.test>", "DATA", ".", "QUIT",
 		}, w.said.by('C'))
 		require.Equal(t, []string{
-			"220 mx.aol.test ESMTP lab", "250-mx.aol.test", "250-PIPELINING", "250-SIZE 52428800", "250-8BITMIME", "250-SMTPUTF8", "250-DSN", "250 ENHANCEDSTATUSCODES",
+			"220 mx.aol.test ESMTP lab", "250-mx.aol.test", "250-PIPELINING", "250-SIZE 52428800", "250-8BITMIME", "250-SMTPUTF8",
+			"250-DSN", "250 ENHANCEDSTATUSCODES",
 			"250 2.1.0 Ok", "554-5.7.1 The IP address you are using", "554-is either open", "554 or  dynamic.", "250 2.1.5 Ok",
 			"354 End data with <CR><LF>.<CR><LF>", "250 2.0.0 Ok: taken", "221 2.0.0 Bye",
 		}, w.said.by('S'))
@@ -67,18 +69,21 @@ func TestTranscriptsAsText(t *testing.T) {
 	tr := deliver.NewTranscript(&b)
 	at := time.Date(2026, 7, 1, 12, 30, 45, 123_456_789, time.FixedZone("CEST", 7200))
 	addr := netip.MustParseAddrPort("[2001:db8::1]:25")
-	tr.Line(deliver.TranscriptLine{Time: at, ID: "m1", Host: "mx.aol.test", Addr: addr, From: 'S', Text: "550 5.1.1 Kein Postfach für \x1b[31m\xff\u202e \\x"})
+	tr.Line(deliver.TranscriptLine{
+		Time: at, ID: "m1", Host: "mx.aol.test", Addr: addr, From: 'S', Text: "550 5.1.1 Kein Postfach für \x1b[31m\xff\u202e \\x",
+	})
 	tr.Line(deliver.TranscriptLine{Time: at, Host: "/run/lmtp.sock", From: '*', Text: "connected"})
 	tr.Line(deliver.TranscriptLine{Time: at, Host: "[IPv6:2001:db8::1]", Addr: addr, From: 'C', Text: "QUIT"})
-	require.Equal(t, "2026-07-01T10:30:45.123Z m1 mx.aol.test[2001:db8::1] S: 550 5.1.1 Kein Postfach für \\x1b[31m\\xff\\xe2\\x80\\xae \\x\n"+
+	require.Equal(t, "2026-07-01T10:30:45.123Z m1 mx.aol.test[2001:db8::1] "+
+		"S: 550 5.1.1 Kein Postfach für \\x1b[31m\\xff\\xe2\\x80\\xae \\x\n"+
 		"2026-07-01T10:30:45.123Z - /run/lmtp.sock *: connected\n"+
 		"2026-07-01T10:30:45.123Z - [2001:db8::1] C: QUIT\n", b.String())
-	deliver.NewTranscript(failing{}).Line(deliver.TranscriptLine{})
+	deliver.NewTranscript(full{}).Line(deliver.TranscriptLine{})
 }
 
-type failing struct{}
+type full struct{}
 
-func (failing) Write([]byte) (int, error) { return 0, errors.New("full") }
+func (full) Write([]byte) (int, error) { return 0, errors.New("full") }
 
 func FuzzVisible(f *testing.F) {
 	for _, s := range []string{"", "plain", "\x1b[0m", "\xff\xef", "\ufffd", "ä\u202e\u0085\x7f", "a\xefb"} {
@@ -99,7 +104,8 @@ func TestOutcomesInLogs(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
 		w.Server("mx.aol.test", lab.Offer{TLS: lab.TLSOffered}, lab.Refuse(lab.AtRcpt, "550-5.1.1 No\x1b[31m\n such user"))
 		o := w.one(t, by(t, "direct tls=verified"))
-		require.Regexp(t, `^<you@aol\.test>: permfail 5\.1\.1 at mx\.aol\.test\[192\.0\.2\.10\]:25 \(rcpt\) TLS 1\.3 TLS_\S+: 550 5\.1\.1 No \[31m  such user$`, o.String())
+		require.Regexp(t, `^<you@aol\.test>: permfail 5\.1\.1 at mx\.aol\.test\[192\.0\.2\.10\]:25 \(rcpt\) TLS 1\.3 TLS_\S+: `+
+			`550 5\.1\.1 No \[31m  such user$`, o.String())
 		var line struct {
 			Level, Msg, ID string
 			Outcome        map[string]any
@@ -107,8 +113,8 @@ func TestOutcomesInLogs(t *testing.T) {
 		require.NoError(t, json.Unmarshal(w.log.Bytes(), &line))
 		require.Equal(t, "m1", line.ID)
 		for key, want := range map[string]any{
-			"recipient": "you@aol.test", "result": "permfail", "status": "5.1.1", "route": "direct tls=verified", "host": "mx.aol.test", "stage": "rcpt",
-			"addr": "192.0.2.10:25", "reply": "550 5.1.1 No [31m  such user", "tls": "TLS 1.3",
+			"recipient": "you@aol.test", "result": "permfail", "status": "5.1.1", "route": "direct tls=verified",
+			"host": "mx.aol.test", "stage": "rcpt", "addr": "192.0.2.10:25", "reply": "550 5.1.1 No [31m  such user", "tls": "TLS 1.3",
 		} {
 			require.Equal(t, want, line.Outcome[key], key)
 		}
