@@ -18,9 +18,10 @@ import (
 )
 
 // The provider's words are those that AOL used.
-const refusal = "554 5.7.1 The IP address you are using to connect to AOL is either open to the free\n" +
-	"relaying of e-mail, is serving as an open proxy, or is a dynamic (residential)\n" +
-	"IP address. AOL cannot accept further e-mail transactions from your server."
+const refusal = "554 5.7.1 The IP address you are using to connect to AOL is either\n" +
+	"open to the free relaying of e-mail, is serving as an open proxy,\n" +
+	"or is a dynamic (residential) IP address. AOL cannot accept\n" +
+	"further e-mail transactions from your server."
 
 // One day of the story takes a second.
 const (
@@ -71,7 +72,8 @@ func refused(w *world) {
 
 func delayed(w *world) {
 	w.act("The senders are told that their mail is late",
-		"After a while (a day here, four hours by default) each sender gets a note, once. Ann's says:")
+		"In this play a day lasts a second, which is why all times in it are nearly the same. After a day (four hours,",
+		"unless you set something else) each sender gets a note, once. Ann's says:")
 	w.until("10 notes about a delay reach the senders", func() bool { return w.countReports(dsn.Delayed) == 10 })
 	report := w.reportTo("ann", dsn.Delayed)
 	w.quote(textOf(report))
@@ -99,7 +101,7 @@ func diagnosis(w *world) {
 		"The session log has every line that was said. The newest refusal in it:")
 	lines := w.lastRefusal()
 	w.quote(strings.Join(lines, "\n"))
-	w.check(strings.Contains(strings.Join(lines, "\n"), "relaying of e-mail"), "the session log has AOL's words exactly as they were sent")
+	w.check(strings.Contains(strings.Join(lines, "\n"), "free relaying of e-mail"), "the session log has AOL's words exactly as they were sent")
 	w.say("Then the administrator opens the summary:")
 	summary := w.summary()
 	w.quote(summary)
