@@ -19,16 +19,46 @@ func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s:%d:%d: ", e.File, e.Line, e.Column)
 	if e.Text != "" {
-		fmt.Fprintf(&b, "%q: ", e.Text)
+		fmt.Fprintf(&b, "%q: ", shorten(e.Text))
 	}
-	b.WriteString(e.Problem)
+	b.WriteString(shorten(e.Problem))
 	if e.Fix != "" {
-		b.WriteString(": " + e.Fix)
+		b.WriteString(": " + shorten(e.Fix))
 	}
 	return b.String()
 }
 
-// Errors are all mistakes in a routing file, in the order of its lines. errors.As finds the first as an [*Error].
+// shownText is how much of each part of a mistake stands in a message, in octets: a line may be very long.
+const shownText = 300
+
+func shorten(s string) string {
+	if len(s) <= shownText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:shownText], "") + "…"
+}
+
+// redact hides what stands where people put a password, USER:PASSWORD@HOST, in a text or in advice made of it.
+func redact(s string) string {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return s
+	}
+	start := strings.Index(s[:at], "://")
+	if start >= 0 {
+		start += len("://")
+	} else {
+		start = 0
+	}
+	colon := strings.IndexByte(s[start:at], ':')
+	if colon < 0 {
+		return s
+	}
+	return s[:start+colon+1] + "…" + s[at:]
+}
+
+// Errors are all mistakes in a routing file, in the order of its lines; of more than a hundred the others are counted in
+// the last one. errors.As finds the first as an [*Error].
 type Errors []*Error
 
 func (e Errors) Error() string {

@@ -13,11 +13,12 @@ const maxHops = 10
 
 // hops reads the hops of an entry, and returns the number of their list. Equal ones are kept once.
 func (p *parser) hops(line string, words []word) (list uint32, fold bool) {
-	key := line[words[0].col-1:]
+	last := words[len(words)-1]
+	key := line[words[0].col-1 : last.col-1+len(last.text)] // without a comment
 	if n, ok := p.lists[key]; ok {
 		return n >> 1, n&1 != 0
 	}
-	before := len(p.errs)
+	before := p.mistakes()
 	var hops []Hop
 	for start := 0; start <= len(words); {
 		end := start
@@ -36,9 +37,9 @@ func (p *parser) hops(line string, words []word) (list uint32, fold bool) {
 		start = end + 1
 	}
 	if len(hops) > maxHops {
-		p.fail(words[0].col, "", fmt.Sprintf("there are %d hops, and %d are allowed", len(hops), maxHops), "leave some out")
+		p.fail(words[0].col, words[0].text, fmt.Sprintf("there are %d hops, and %d are allowed", len(hops), maxHops), "leave some out")
 	}
-	if len(p.errs) > before {
+	if p.mistakes() > before {
 		return 0, fold
 	}
 	n := uint32(len(p.table.lists))
@@ -205,11 +206,11 @@ func (p *parser) smarthost(h *Hop, w word, rest string) {
 	if user, host, ok := cutLast(rest, "@"); ok {
 		name, err := url.PathUnescape(user)
 		switch {
+		case strings.Contains(user, ":"):
+			p.fail(w.col, w.text, "no password stands in a routing file", "write the user alone, and secret=env:NAME or secret=file:PATH")
+			return
 		case err != nil || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
 			p.fail(w.col, w.text, "the user before the @ cannot be read", "write %40 for an @ in it, %25 for a %")
-			return
-		case strings.Contains(user, ":"):
-			p.fail(w.col, h.Protocol.String()+"://…@"+host, "no password stands in a routing file", "write the user alone, and secret=env:NAME or secret=file:PATH")
 			return
 		}
 		h.User, rest = name, host
@@ -250,7 +251,11 @@ func (p *parser) hostPort(h *Hop, w word, rest string) {
 	if hasPort {
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
-			p.fail(w.col, w.text, strconv.Quote(port)+" is no port", "a port is a number from 1 to 65535")
+			text := w.text
+			if strings.Trim(port, "0123456789") != "" { // perhaps the beginning of a password with a blank in it
+				text, port = strings.TrimSuffix(text, port)+"…", "…"
+			}
+			p.fail(w.col, text, strconv.Quote(port)+" is no port", "a port is a number from 1 to 65535")
 			return
 		}
 		h.Port = uint16(n)
@@ -294,12 +299,21 @@ func (p *parser) option(h *Hop, w word, name, value string) {
 	case "port":
 		p.fail(w.col, w.text, "the port stands in the URL", "write "+h.Protocol.String()+"://"+h.Host+":"+value)
 	default:
-		fix := "options are tls, secret, source, helo, mx and case"
-		if near := nearest(name, optionNames); near != "" {
-			fix = "did you mean " + near + "=" + value + "?"
-		}
-		p.fail(w.col, w.text, "unknown option "+strconv.Quote(name), fix)
+		p.unknownOption(w, name, value)
 	}
+}
+
+// unknownOption shows the value only where it is not one of a misspelt secret, pass or password.
+func (p *parser) unknownOption(w word, name, value string) {
+	text, fix := name+"=…", "options are tls, secret, source, helo, mx and case"
+	switch near := nearest(name, optionNames); near {
+	case "":
+	case "secret":
+		fix = "did you mean secret=env:NAME or secret=file:PATH?"
+	default:
+		text, fix = w.text, "did you mean "+near+"="+value+"?"
+	}
+	p.fail(w.col, text, "unknown option "+strconv.Quote(name), fix)
 }
 
 func (p *parser) tlsOption(h *Hop, w word, value string) {
@@ -352,7 +366,7 @@ func (p *parser) checkHop(h *Hop, w word) {
 	case !smarthost && (!h.Secret.IsZero() || h.LookupMX):
 		p.fail(w.col, w.text, "secret and mx are options of a smarthost", "leave them out")
 	case h.User != "" && h.Secret.IsZero() && h.Host != "":
-		p.fail(w.col, h.URL(), "the user has no secret", "write secret=env:NAME or secret=file:PATH")
+		p.fail(w.col, w.text, "the user has no secret", "write secret=env:NAME or secret=file:PATH")
 	case h.User == "" && !h.Secret.IsZero():
 		p.fail(w.col, w.text, "the secret has no user", "write "+h.Protocol.String()+"://USER@"+h.Host)
 	case h.Protocol == SMTPS && (h.TLS == TLSNone || h.TLS == TLSOpportunistic):

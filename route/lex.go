@@ -13,7 +13,7 @@ type word struct {
 func words(line string, into []word) (_ []word, open int) {
 	for i := 0; i < len(line); {
 		switch c := line[i]; c {
-		case ' ', '\t', '\r':
+		case ' ', '\t':
 			i++
 		case ',':
 			into = append(into, word{",", i + 1})
@@ -40,7 +40,7 @@ func wordEnd(line string, i int) (end int, closed bool) {
 			i++
 		case c == '"':
 			quoted = !quoted
-		case !quoted && (c == ' ' || c == '\t' || c == ',' || c == '\r'):
+		case !quoted && (c == ' ' || c == '\t' || c == ','):
 			return i, true
 		}
 	}

@@ -7,12 +7,15 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
-// maxLine is how long a line of a routing file may be, in octets.
-const maxLine = 16 << 10
+// Bounds on routing files. Ten million entries are well within them.
+const (
+	maxLine = 16 << 10 // in octets
+	maxFile = 1 << 30
+)
 
 // ReadFile reads a routing file. All its mistakes are in the error, an [Errors].
 func ReadFile(name string) (*Table, error) {
@@ -31,41 +34,103 @@ func Parse(name string, r io.Reader) (*Table, error) {
 		lists:   map[string]uint32{},
 		secrets: map[string]Secret{},
 	}
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
-	for lines.Scan() {
-		p.number++
-		p.line(lines.Text())
-	}
-	if err := lines.Err(); err == bufio.ErrTooLong {
-		p.number++
-		p.fail(1, "", fmt.Sprintf("the line is longer than %d octets", maxLine), "a routing file has one entry a line")
-	} else if err != nil {
+	if err := p.read(r); err != nil {
 		return nil, fmt.Errorf("route: %s: %w", name, err)
+	}
+	if p.more > 0 {
+		p.errs = append(p.errs, &Error{name, p.moreFrom, 1, "", fmt.Sprintf("%d more mistakes from this line on", p.more), "mend those above first"})
 	}
 	if len(p.errs) > 0 {
 		return nil, p.errs
 	}
-	p.table.text = strings.Clone(p.text.String()) // without the room that was left for more
-	p.table.entries = slices.Clone(p.table.entries)
+	p.table.records = strings.Clone(p.records.String()) // without the room that was left for more
 	return p.table, nil
 }
 
 // parser reads a file line by line.
 type parser struct {
 	table   *Table
-	text    strings.Builder // becomes the table's text; the table has what it is so far
+	records strings.Builder // becomes the table's; the table has what there is so far
 	number  int             // of the line
 	words   []word
+	head    [recordHead]byte
 	lists   map[string]uint32 // hops by their text
 	secrets map[string]Secret
 	errs    Errors
+
+	more, moreFrom int  // mistakes that are only counted, and the line of the first
+	inHops         bool // what is read now may hold a password that should not be there
 }
 
+// mistakes is how many there are so far.
+func (p *parser) mistakes() int { return len(p.errs) + p.more }
+
 func (p *parser) fail(col int, text, problem, fix string) {
-	if len(p.errs) < maxErrors {
-		p.errs = append(p.errs, &Error{p.table.file, p.number, col, text, problem, fix})
+	if len(p.errs) == maxErrors {
+		if p.more++; p.more == 1 {
+			p.moreFrom = p.number
+		}
+		return
 	}
+	if p.inHops {
+		text, problem, fix = redact(text), redact(problem), redact(fix)
+	}
+	p.errs = append(p.errs, &Error{p.table.file, p.number, col, text, problem, fix})
+}
+
+// read reads all lines. A line that is too long is a mistake like others.
+func (p *parser) read(r io.Reader) error {
+	limited := &io.LimitedReader{R: r, N: maxFile + 1}
+	in := bufio.NewReaderSize(limited, maxLine)
+	for {
+		line, err := in.ReadSlice('\n')
+		if limited.N == 0 {
+			return fmt.Errorf("the file is longer than %d octets: it is no routing file", maxFile)
+		}
+		if len(line) > 0 {
+			p.number++
+			if err == bufio.ErrBufferFull {
+				p.fail(1, string(line[:100]), fmt.Sprintf("the line is longer than %d octets", maxLine), "write one entry a line")
+			} else if text, ok := p.clean(line); ok {
+				p.line(text)
+			}
+		}
+		for err == bufio.ErrBufferFull {
+			_, err = in.ReadSlice('\n')
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// clean takes the line break and a byte order mark away, and tells of what is no text.
+func (p *parser) clean(line []byte) (string, bool) {
+	text := strings.TrimSuffix(strings.TrimSuffix(string(line), "\n"), "\r")
+	if p.number == 1 {
+		text = strings.TrimPrefix(text, "\ufeff")
+		if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {
+			p.fail(1, text[:2], "the file is in UTF-16", "save it as UTF-8")
+			return "", false
+		}
+	}
+	for i, c := range text {
+		switch {
+		case c == utf8.RuneError && !strings.HasPrefix(text[i:], "\ufffd"):
+			p.fail(i+1, text[i:i+1], "the line is not in UTF-8", "save the file as UTF-8")
+		case c == '\r':
+			p.fail(i+1, "\r", "a carriage return within the line", "end lines with LF or CRLF")
+		case c < ' ' && c != '\t' || c == 0x7f:
+			p.fail(i+1, text[i:i+1], "a control character", "remove it")
+		default:
+			continue
+		}
+		return "", false
+	}
+	return text, true
 }
 
 func (p *parser) line(line string) {
@@ -78,18 +143,20 @@ func (p *parser) line(line string) {
 	if len(p.words) == 0 {
 		return
 	}
-	before := len(p.errs)
+	before := p.mistakes()
 	first := p.words[0]
 	pat := p.pattern(first)
+	wrong := p.mistakes() > before
 	if len(p.words) == 1 {
-		p.fail(first.col+len(first.text), "", "the pattern has no hops", "write where its mail goes, for instance: "+first.text+"  smtp://mail.isp.example")
+		p.fail(first.col, first.text, "the pattern has no hops", "write where its mail goes, for instance: "+shorten(first.text)+"  smtp://mail.isp.example")
 		return
 	}
+	p.inHops = true
 	list, fold := p.hops(line, p.words[1:])
-	if len(p.errs) > before {
-		return
+	p.inHops = false
+	if !wrong { // a second line with the same pattern is told of though the hops are wrong
+		p.add(first, pat, list, fold)
 	}
-	p.add(first, pat, list, fold)
 }
 
 // add puts an entry into the table.
@@ -100,29 +167,33 @@ func (p *parser) add(first word, pat pattern, list uint32, fold bool) {
 			return
 		}
 		pat.rank++
-		pat.key = strings.ToLower(pat.key)
+		pat.key = string(foldKey(nil, []byte(pat.key)))
 	}
-	if p.text.Len()+len(first.text)+len(pat.key) > math.MaxUint32 {
-		p.fail(first.col, "", "the file is longer than a table can hold", "split it")
+	if len(pat.key) > maxKey {
+		p.fail(first.col, first.text, "the pattern is longer than an address may be", "a local part has at most 64 octets, and a domain 253")
 		return
 	}
-	e := entry{list: list, line: uint32(p.number), pattern: uint32(p.text.Len()), patternLen: uint16(len(first.text)), keyLen: uint16(len(pat.key))}
-	p.text.WriteString(first.text)
-	if i := strings.LastIndex(first.text, pat.key); i >= 0 {
-		e.key = e.pattern + uint32(i)
-	} else {
-		e.key = uint32(p.text.Len())
-		p.text.WriteString(pat.key)
-	}
 	t := p.table
-	t.text = p.text.String()
-	t.entries = append(t.entries, e)
-	if twin := t.insert(pat.rank, len(t.entries)-1); twin != nil {
-		p.duplicate(first, twin)
+	if p.records.Len() > math.MaxUint32-2*maxLine {
+		p.fail(first.col, first.text, "there is more before this line than a table can hold", "split the file")
+		return
 	}
-}
-
-func (p *parser) duplicate(first word, twin *entry) {
-	p.fail(first.col, first.text, fmt.Sprintf("the same pattern as %q in line %d", p.table.route(twin).Pattern, twin.line),
-		fmt.Sprintf("remove line %d or line %d: the order in the file does not decide", twin.line, p.number))
+	if twin := t.lookup(pat.rank, []byte(pat.key)); twin != 0 {
+		p.fail(first.col, first.text, fmt.Sprintf("the same pattern as %q in line %d", shorten(t.pattern(twin)), t.line(twin)),
+			fmt.Sprintf("remove line %d or line %d: the order in the file does not decide", t.line(twin), p.number))
+		return
+	}
+	e := ref(p.records.Len() + 1)
+	key := pat.key
+	start := strings.LastIndex(first.text, key)
+	if start >= 0 {
+		key = ""
+	} else {
+		start = len(first.text)
+	}
+	p.records.Write(appendHead(p.head[:0], list, p.number, len(first.text), start, len(pat.key)))
+	p.records.WriteString(first.text)
+	p.records.WriteString(key)
+	t.records = p.records.String()
+	t.insert(pat.rank, e)
 }

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"net/netip"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -26,6 +27,12 @@ func (p *parser) pattern(w word) pattern {
 	case from && text == "*":
 		p.fail(w.col, w.text, "every sender is no pattern", "write * for all mail that no other entry matches")
 		return pattern{}
+	case text == "<>":
+		p.fail(w.col, w.text, "the null sender is no recipient", "write from:<>")
+		return pattern{}
+	case strings.HasPrefix(text, "<") && strings.HasSuffix(text, ">"):
+		p.fail(w.col, w.text, "an address stands without angle brackets", "write "+strings.TrimSuffix(w.text, text)+text[1:len(text)-1])
+		return pattern{}
 	}
 	at := strings.LastIndexByte(text, '@')
 	if at < 0 {
@@ -46,14 +53,13 @@ func (p *parser) addressPattern(w word, local, domain string, from bool) pattern
 	}
 	r := rankDomain
 	switch {
-	case local == "":
-		p.fail(w.col, w.text, "there is nothing before the @", "write *@"+domain+" for the whole domain")
+	case sub && key[0] == '[':
+		p.fail(w.col, w.text, "an address literal has no subdomains", "write *@"+domain)
 		return pattern{}
 	case sub:
 		r = rankSub
 	case local != "*":
-		if strings.Contains(local, "*") && local[0] != '"' {
-			p.fail(w.col, w.text, "a local part is matched whole", "write *@"+domain+" for all of its addresses, or one address a line")
+		if !p.local(w, local, domain) {
 			return pattern{}
 		}
 		r, key = rankAddress, local+"@"+key
@@ -62,6 +68,45 @@ func (p *parser) addressPattern(w word, local, domain string, from bool) pattern
 		r += fromOf(r)
 	}
 	return pattern{r, key}
+}
+
+// local checks the local part of a pattern: atoms with dots between them, which are seen less narrowly in the field than in
+// RFC 5321, section 4.1.2, or a quoted string.
+func (p *parser) local(w word, local, domain string) bool {
+	switch {
+	case local == "":
+		p.fail(w.col, w.text, "there is nothing before the @", "write *@"+domain+" for the whole domain")
+	case local[0] == '"':
+		if end, _ := quotedEnd(local); end == len(local) {
+			return true
+		}
+		p.fail(w.col, w.text, "the quoted part does not reach to the @", "write \"…\"@"+domain)
+	case strings.Contains(local, "*"):
+		p.fail(w.col, w.text, "a local part is matched whole", "write *@"+domain+" for all of its addresses, or one address a line")
+	case strings.ContainsAny(local, "()<>[]:;@\\\""):
+		kind, rest, _ := strings.Cut(w.text, ":")
+		if near := nearest(kind, []string{"from", "mx"}); near != "" && near != kind {
+			p.fail(w.col, w.text, "no pattern begins with "+kind+":", "did you mean "+near+":"+rest+"?")
+			return false
+		}
+		p.fail(w.col, w.text, "a character that needs double quotes stands before the @", "write "+quote(local)+"@"+domain)
+	default:
+		return true
+	}
+	return false
+}
+
+// quotedEnd is behind the quoted string with which s begins.
+func quotedEnd(s string) (end int, closed bool) {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1, true
+		}
+	}
+	return len(s), false
 }
 
 // fromOf is how far the rank for senders is from that for recipients.
@@ -76,6 +121,10 @@ func (p *parser) mxPattern(w word, name string) pattern {
 	rest, sub := strings.CutPrefix(name, "*.")
 	if strings.Contains(name, "@") {
 		p.fail(w.col, w.text, "mx: is followed by the name of an MX host", "write mx:*."+name[strings.LastIndexByte(name, '@')+1:])
+		return pattern{}
+	}
+	if strings.Contains(rest, "*") || strings.HasPrefix(rest, "[") {
+		p.fail(w.col, w.text, "mx: is followed by the name of an MX host, or by *. and the domain that it is in", "write mx:mx1.isp.example or mx:*.isp.example")
 		return pattern{}
 	}
 	key, ok := p.domain(w, rest)
@@ -115,7 +164,11 @@ func (p *parser) noAt(w word, text string, from bool) {
 func (p *parser) domain(w word, domain string) (string, bool) {
 	domain = strings.TrimSuffix(domain, ".")
 	if strings.HasPrefix(domain, "[") && strings.HasSuffix(domain, "]") {
-		return strings.ToLower(domain), true
+		return p.literal(w, domain)
+	}
+	if isAddr(domain) {
+		p.fail(w.col, w.text, "an IP address is no domain", "write it as "+literalOf(domain))
+		return "", false
 	}
 	if strings.Contains(domain, "*") {
 		p.fail(w.col, w.text, "a * stands alone before the @, or before the first dot of the domain", "write *@domain, *@*.domain or *")
@@ -135,6 +188,33 @@ func (p *parser) domain(w word, domain string) (string, bool) {
 		return "", false
 	}
 	return key, true
+}
+
+// literal reads an address literal (RFC 5321, section 4.1.3).
+func (p *parser) literal(w word, domain string) (string, bool) {
+	key := strings.ToLower(domain)
+	text, v6 := strings.CutPrefix(key[1:len(key)-1], "ipv6:")
+	if addr, err := netip.ParseAddr(text); err != nil || addr.Is4() == v6 || addr.Zone() != "" {
+		p.fail(w.col, w.text, "no address literal", "write [192.0.2.1] or [IPv6:2001:db8::1]")
+		return "", false
+	}
+	return key, true
+}
+
+// isAddr reports whether a domain is an IP address. Top-level domains have no digit at their end.
+func isAddr(domain string) bool {
+	if domain == "" || !strings.Contains(domain, ":") && (domain[len(domain)-1] < '0' || domain[len(domain)-1] > '9') {
+		return false
+	}
+	_, err := netip.ParseAddr(domain)
+	return err == nil
+}
+
+func literalOf(addr string) string {
+	if strings.Contains(addr, ":") {
+		return "[IPv6:" + addr + "]"
+	}
+	return "[" + addr + "]"
 }
 
 func validDomain(name string) bool {

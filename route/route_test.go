@@ -1,15 +1,20 @@
 package route_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -48,6 +53,11 @@ func (m mxOf) MXHosts(_ context.Context, domain string) ([]string, error) {
 	}
 	return m[domain], nil
 }
+
+// mxFails fails whatever it is asked.
+type mxFails struct{}
+
+func (mxFails) MXHosts(context.Context, string) ([]string, error) { return nil, errDNS }
 
 func TestDesignFile(t *testing.T) {
 	t.Setenv("RELAY_PASSWORD", "hunter2")
@@ -117,6 +127,17 @@ func TestPatterns(t *testing.T) {
 		{"*@[192.0.2.1]", "", "x@[192.0.2.1]"},
 		{"*@[IPv6:2001:db8::1]", "", "x@[ipv6:2001:DB8::1]"},
 		{"grüße@corp.example", "", "grüße@corp.example"},
+		{"GRÜN@corp.example case=ignore", "", "GRÜN@corp.example"},
+		{"Grün@corp.example case=ignore", "", "gRÜN@corp.example"},
+		{"*@bücher.example", "", "x@bücher。example"},
+		{"*@*.example", "", "x@" + strings.Repeat("a.", 100) + "example"},
+		{"*", "", "x@" + strings.Repeat("a.", 200_000) + "example"},
+		{"*", "", strings.Repeat("x", 1<<20) + "@a.example"},
+		{"*", "", "x@" + strings.Repeat("ü.", 100_000) + "example"},
+		{"*", "", "x@\xff\x00.example"},
+		{"*", "", ""},
+		{"*", "@", "@"},
+		{"*@postmaster", "", "postmaster"},
 	} {
 		pattern, option, _ := strings.Cut(test.pattern, " case")
 		if option != "" {
@@ -139,9 +160,22 @@ func TestMX(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, want, r.Pattern)
 	}
+	for _, to := range []string{"x@[192.0.2.1]", "", "x@" + strings.Repeat("a.", 200) + "example"} {
+		table.MX = mxFails{}
+		r, err := table.Route(t.Context(), route.Query{Recipient: to})
+		require.NoError(t, err, "there is no name to ask for in %q", to)
+		assert.Equal(t, "*", r.Pattern)
+	}
+	r, err := table.Route(t.Context(), route.Query{Recipient: "x@known.example"})
+	require.NoError(t, err, "nobody asks where a more specific pattern matches")
+	assert.Equal(t, "*@known.example", r.Pattern)
+	table.MX = mxOf{"a.example": {"isp.example", "isp.example.other.example"}}
+	r, err = table.Route(t.Context(), route.Query{Recipient: "x@a.example"})
+	require.NoError(t, err)
+	assert.Equal(t, "*", r.Pattern, "mx:*.isp.example is hosts below isp.example")
 	_, err = table.Route(t.Context(), route.Query{Recipient: "x@servfail.example"})
 	assert.ErrorIs(t, err, errDNS, "trouble with DNS is an error, not another route")
-	r, err := parse(t, "* discard").Route(t.Context(), route.Query{Recipient: "x@servfail.example"})
+	r, err = parse(t, "* discard").Route(t.Context(), route.Query{Recipient: "x@servfail.example"})
 	require.NoError(t, err, "nobody asks where no mx: pattern exists")
 	assert.Equal(t, "*", r.Pattern)
 }
@@ -180,7 +214,7 @@ func TestHops(t *testing.T) {
 // Every mistake names its place, the text and what to write instead.
 func TestMistakes(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
-		{"*@a.example", "routes:1:12: the pattern has no hops: write where its mail goes, for instance: *@a.example  smtp://mail.isp.example"},
+		{"*@a.example", `routes:1:1: "*@a.example": the pattern has no hops: write where its mail goes, for instance: *@a.example  smtp://mail.isp.example`},
 		{"a.example smtp://b.example", `routes:1:1: "a.example": a pattern has an @: write *@a.example for the domain, *@*.a.example for its subdomains`},
 		{".a.example smtp:[relay.example]:25", "write *@*.a.example"},
 		{"*@a.example smtp:[relay.example]:25", `routes:1:13: "smtp:[relay.example]:25": unknown hop: write smtp://relay.example:25`},
@@ -219,18 +253,97 @@ func TestMistakes(t *testing.T) {
 		{"*@a..example direct", "no domain name"},
 		{"from:* direct", "write * for all mail"},
 		{"mx:*@a.example direct", "write mx:*.a.example"},
-		{"form:a@b.example direct", ""},
+		{"form:a@b.example direct", "did you mean from:a@b.example?"},
+		{"FROM:a@b.example direct", "did you mean from:a@b.example?"},
+		{"from:a:b@b.example direct", `write "a:b"@b.example`},
+		{"a@b@c.example direct", `write "a@b"@c.example`},
+		{`a"b"@c.example direct`, "needs double quotes"},
+		{`"a"b@c.example direct`, "does not reach to the @"},
+		{"<boss@corp.example> direct", "write boss@corp.example"},
+		{"from:<ann@corp.example> direct", "write from:ann@corp.example"},
+		{"<> direct", "write from:<>"},
+		{"mx:* direct", "write mx:mx1.isp.example or mx:*.isp.example"},
+		{"mx:a.*.b direct", "write mx:mx1.isp.example or mx:*.isp.example"},
+		{"mx:[192.0.2.1] direct", "name of an MX host"},
+		{"mx: direct", "no domain name"},
+		{"*@192.0.2.1 direct", "write it as [192.0.2.1]"},
+		{"*@2001:db8::1 direct", "write it as [IPv6:2001:db8::1]"},
+		{"*@[192.0.2.300] direct", "no address literal"},
+		{"*@[2001:db8::1] direct", "no address literal"},
+		{"*@[] direct", "no address literal"},
+		{"*@*.[192.0.2.1] direct", "no subdomains"},
+		{"*@*.*.example direct", "a * stands alone"},
+		{"*@b\u00fccher..example direct", "no domain name"},
+		{"*@" + strings.Repeat("a.", 127) + "a direct", "no domain name"},
+		{"*@" + strings.Repeat("a", 64) + ".example direct", "no domain name"},
+		{strings.Repeat("x", 600) + "@a.example direct", "longer than an address may be"},
+		{strings.Repeat("x", 17<<10) + "@a.example direct", "the line is longer than 16384 octets"},
+		{"*@a.example direct\x00", "a control character"},
+		{"*@a.example direct\rmore", "a carriage return within the line"},
+		{"*@a.example reject \"550 gr\xfc\xdfe\"", "not in UTF-8"},
+		{"\xff\xfe*\x00@\x00", "UTF-16"},
+		{"*@a.example smtp://a.example direct", "put a comma before"},
+		{"*@a.example smtp://b.example colour=red", `"colour=…": unknown option "colour"`},
+		{"*@a.example smtp://b.example tls=none tls=none", "given twice"},
+		{"*@a.example direct, on blocked smtp://b.example case=ignore", "write it after the first hop"},
+		{"*@a.example direct, on blocked", "a condition and a hop"},
+		{"*@a.example direct secret=env:PATH", "options of a smarthost"},
+		{"*@a.example smtp://b.example secret=env:PATH", "the secret has no user"},
+		{"*@a.example smtp://[2001:db8::1", "the [ is not closed"},
+		{"*@a.example smtp://[2001:db8::1]25", "only :PORT"},
+		{"*@a.example lmtp://unix:/run/x mx=yes", "a socket has no MX"},
+		{"*@a.example gopher://b.example", "unknown scheme"},
+		{"*@a.example direct helo=a..b", "no host name"},
+		{"*@a.example smtp://b.example mx=maybe", "mx is yes or no"},
+		{"a@a.example direct case=both", "case is ignore or exact"},
+		{"*@a.example direct" + strings.Repeat(", on any direct", 11), "there are 12 hops, and 10 are allowed"},
+		{"*@a.example reject \"550 " + strings.Repeat("x", 500) + "\"", "more than 500 octets"},
+		{"*@a.example hold ,, hold", "no hop beside the comma"},
+		{", hold", "a pattern has an @"},
 	} {
 		_, err := route.Parse("routes", strings.NewReader(test.line))
-		if test.want == "" {
-			continue
-		}
 		var mistakes route.Errors
 		require.ErrorAs(t, err, &mistakes, test.line)
 		assert.Contains(t, err.Error(), test.want, test.line)
-		assert.Equal(t, 1, mistakes[0].Line)
 		assert.NotContains(t, err.Error(), "hunter2")
-		assert.NotContains(t, err.Error(), "u:pw")
+		for _, m := range mistakes {
+			wellTold(t, m, test.line)
+		}
+	}
+}
+
+// wellTold checks what every mistake tells: its place, the text that stands there, what is wrong and what to write.
+func wellTold(t testing.TB, m *route.Error, line string) {
+	assert.Equal(t, "routes", m.File)
+	assert.Equal(t, 1, m.Line)
+	assert.NotEmpty(t, m.Problem)
+	assert.NotEmpty(t, m.Fix)
+	require.True(t, m.Column >= 1 && m.Column <= len(line), "%q: column %d", line, m.Column)
+	there, _, _ := strings.Cut(line[m.Column-1:], "\n")
+	text, _, _ := strings.Cut(m.Text, "…")
+	assert.NotEmpty(t, text, m.Error())
+	assert.True(t, strings.HasPrefix(there, text), "%v: at column %d stands %q", m, m.Column, there)
+	assert.Less(t, len(m.Error()), 3000)
+}
+
+// Where somebody writes a password into the file all the same, no error repeats it.
+func TestPasswordsAreNotRepeated(t *testing.T) {
+	for _, hop := range []string{
+		"smtp://u:hunter2@b.example", "smtps://u:hunter2@", "submission://u:hun%zzter2@b.example", "stmp://u:hunter2@b.example", "smtp:u:hunter2@b.example",
+		"smtp//u:hunter2@b.example", "u:hunter2@b.example", "gopher://u:hunter2@b.example", "smtp://u:hunter2 x@b.example", "direct smtp://u:hunter2@b.example",
+		"smtp://u@b.example secret=hunter2", "smtp://u@b.example secert=hunter2", "smtp://u@b.example password=hunter2", "smtp://u@b.example pass=hunter2",
+		"smtp://u@b.example secret=env=hunter2", "on blocked smtp://u:hunter2@b.example", "direct, smtp://u:hunter2@b.example",
+	} {
+		_, err := route.Parse("routes", strings.NewReader("*@a.example "+hop))
+		require.Error(t, err, hop)
+		assert.NotContains(t, err.Error(), "hunter2")
+		assert.NotContains(t, err.Error(), "ter2")
+		assert.NotContains(t, fmt.Sprintf("%+v %#v", err, err), "hunter2")
+		var mistakes route.Errors
+		require.ErrorAs(t, err, &mistakes)
+		for _, m := range mistakes {
+			assert.NotContains(t, fmt.Sprintf("%+v", *m), "hunter2")
+		}
 	}
 }
 
@@ -247,6 +360,74 @@ func TestAllMistakesAreTold(t *testing.T) {
 	assert.Contains(t, err.Error(), `routes:7:1: "*@xn--bcher-kva.example": the same pattern as "*@bücher.example" in line 6`)
 	var one *route.Error
 	assert.ErrorAs(t, err, &one)
+}
+
+// A line whose hops are wrong counts as an entry when its pattern comes again.
+func TestTwinOfAWrongLine(t *testing.T) {
+	_, err := route.Parse("routes", strings.NewReader("*@a.example driect\n*@a.example hold\n* hold\n* hold\nmx:a.b hold\nmx:A.b. hold\nfrom:<> hold\nfrom:<> hold\n"+
+		"x@a.example hold case=ignore\nX@a.example hold case=ignore\nX@a.example hold\n*@[IPv6:2001:db8::1] hold\n*@[ipv6:2001:DB8::1] hold\n"))
+	require.Error(t, err)
+	for _, line := range []int{2, 4, 6, 8, 10, 13} {
+		assert.Contains(t, err.Error(), fmt.Sprintf("line %d: remove line %d or line %d", line-1, line-1, line))
+	}
+	assert.Equal(t, 7, strings.Count(err.Error(), "\n")+1, "%v", err)
+}
+
+// Of very many mistakes the first hundred are told, and the others counted.
+func TestManyMistakes(t *testing.T) {
+	for _, n := range []int{100, 101, 300_000} {
+		_, err := route.Parse("routes", strings.NewReader(strings.Repeat("*@a.example hold\n", n+1)))
+		var mistakes route.Errors
+		require.ErrorAs(t, err, &mistakes)
+		if n == 100 {
+			assert.Len(t, mistakes, 100)
+			continue
+		}
+		require.Len(t, mistakes, 101)
+		assert.Equal(t, fmt.Sprintf("routes:102:1: %d more mistakes from this line on: mend those above first", n-100), mistakes[100].Error())
+	}
+}
+
+// What editors and other systems do to a file makes no difference.
+func TestLineEnds(t *testing.T) {
+	for _, text := range []string{
+		"*@a.example hold\n# two\n* direct\n", "*@a.example hold\r\n# two\r\n* direct\r\n", "\ufeff*@a.example hold\n\n* direct",
+		"\ufeff*@a.example\thold\t # x\r\n \t\r\n*\tdirect\r\n\r\n",
+	} {
+		table := parse(t, text)
+		assert.Equal(t, 2, table.Len())
+		for to, want := range map[string]int{"x@a.example": 1, "x@b.example": 3} {
+			r, err := table.Route(t.Context(), route.Query{Recipient: to})
+			require.NoError(t, err)
+			assert.Equal(t, want, r.Line, "%q", text)
+		}
+	}
+	_, err := route.Parse("routes", strings.NewReader("* direct\n\ufeff*@a.example hold\n"))
+	assert.Error(t, err, "a byte order mark stands at the start")
+}
+
+// A line that is too long is a mistake like others, and those after it are told as well.
+func TestLongLine(t *testing.T) {
+	_, err := route.Parse("routes", strings.NewReader("x direct\n*@a.example "+strings.Repeat("x", 1<<20)+"\ny direct\n# "+strings.Repeat("c", 16<<10)))
+	var mistakes route.Errors
+	require.ErrorAs(t, err, &mistakes)
+	var lines []int
+	for _, m := range mistakes {
+		lines = append(lines, m.Line)
+	}
+	assert.Equal(t, []int{1, 2, 3, 4}, lines)
+	parse(t, "*@a.example reject \"550 "+strings.Repeat("x", 400)+"\" #"+strings.Repeat("c", 15<<10))
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestEndlessFile(t *testing.T) {
+	_, err := route.Parse("routes", zeros{})
+	assert.Error(t, err)
+	_, err = route.Parse("routes", io.MultiReader(strings.NewReader("* hold\n"), iotest.ErrReader(errDNS)))
+	assert.ErrorIs(t, err, errDNS)
 }
 
 func TestSecretIsNeverPrinted(t *testing.T) {
@@ -266,6 +447,54 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 		assert.NotContains(t, printed, fmt.Sprintf("%x", "hunter2"))
 	}
 	assert.Contains(t, text, "password from file:"+file)
+}
+
+// Whatever prints a table, a route or what holds them prints no secret: not even by way of unexported fields.
+func TestSecretIsNeverPrintedByWhatHoldsIt(t *testing.T) {
+	t.Setenv("SORTIE_TEST_PW", "hunter2")
+	name := filepath.Join(t.TempDir(), "routes")
+	require.NoError(t, os.WriteFile(name, []byte("* smtp://u@b.example secret=env:SORTIE_TEST_PW\n"), 0o600))
+	reloader, err := route.NewReloader(name, nil)
+	require.NoError(t, err)
+	table := reloader.Table()
+	r, err := table.Route(t.Context(), route.Query{Recipient: "x@a.example"})
+	require.NoError(t, err)
+	h := r.Hops[0]
+	require.Equal(t, "hunter2", h.Secret.Value())
+	for _, v := range []any{table, *table, reloader, r, &r, r.Hops, h, &h, h.Secret, &h.Secret, []any{h.Secret}, map[string]any{"x": h}, struct{ h route.Hop }{h}, struct{ s *route.Secret }{&h.Secret}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%q", "%s", "%x", "%X", "%d"} {
+			text := fmt.Sprintf(verb, v)
+			for _, leak := range []string{"hunter2", "68756e74657232", "68756E74657232", "104 117 110"} {
+				assert.NotContains(t, text, leak, "%s of %T", verb, v)
+			}
+		}
+		var log bytes.Buffer
+		slog.New(slog.NewTextHandler(&log, nil)).Info("x", "v", v)
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "v", v)
+		if b, err := json.Marshal(v); err == nil {
+			log.Write(b)
+		}
+		assert.NotContains(t, log.String(), "hunter2", "%T", v)
+	}
+	assert.Contains(t, mustJSON(t, h), `"Secret":"env:SORTIE_TEST_PW"`)
+}
+
+func TestSecretFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"good": "hunter2\r\n", "empty": "\n", "long": strings.Repeat("x", 20_000)} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	s, err := route.ReadSecret("file:" + filepath.Join(dir, "good"))
+	require.NoError(t, err)
+	assert.Equal(t, "hunter2", s.Value())
+	assert.False(t, s.IsZero())
+	for name, want := range map[string]string{"empty": "is empty", "long": "is longer than 16384 octets", "none": "no such file", "": "is a directory"} {
+		_, err := route.ReadSecret("file:" + filepath.Join(dir, name))
+		require.ErrorContains(t, err, want)
+		_, err = route.Parse("routes", strings.NewReader("* smtp://u@b.example secret=file:"+filepath.Join(dir, name)))
+		require.ErrorContains(t, err, "set it before the table is loaded", "a missing secret is a mistake of the file")
+	}
+	assert.Empty(t, route.Secret{}.Value())
 }
 
 func TestExplain(t *testing.T) {
@@ -364,9 +593,17 @@ func FuzzParse(f *testing.F) {
 			t.Skip()
 		}
 		table, err := route.Parse("routes", strings.NewReader(text))
-		if err != nil {
+		var mistakes route.Errors
+		if errors.As(err, &mistakes) {
+			lines := strings.Split(text, "\n")
+			for _, m := range mistakes[:min(len(mistakes), 100)] {
+				line := strings.TrimPrefix(lines[m.Line-1], "\ufeff")
+				m.Line = 1
+				wellTold(t, m, line)
+			}
 			return
 		}
+		require.NoError(t, err)
 		r, err := table.Route(t.Context(), route.Query{Sender: "a@b.example", Recipient: "c@d.example"})
 		if err != nil || r.Pattern == "" {
 			return

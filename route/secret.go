@@ -3,6 +3,7 @@ package route
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -13,7 +14,10 @@ const maxSecret = 16 << 10
 
 // A Secret is a password by reference: "env:NAME" or "file:PATH". It is read when the table is loaded. Whatever prints it
 // prints the reference; only Value gives it away. The zero Secret is no secret.
-type Secret struct{ ref, value string }
+type Secret struct {
+	ref   string
+	value *string // so that package fmt, which cannot call methods of unexported fields, prints an address
+}
 
 // ReadSecret reads the secret that ref names. A line break at the end of a file is not part of it.
 func ReadSecret(ref string) (Secret, error) {
@@ -37,22 +41,29 @@ func ReadSecret(ref string) (Secret, error) {
 	if value == "" {
 		return Secret{}, fmt.Errorf("%s is empty", ref)
 	}
-	return Secret{ref, value}, nil
+	return Secret{ref, &value}, nil
 }
 
 func readSecretFile(name string) ([]byte, error) {
-	info, err := os.Stat(name)
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > maxSecret {
-		return nil, fmt.Errorf("%s is longer than %d octets", name, maxSecret)
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1)) // not by its size, which a pipe has not
+	if err == nil && len(b) > maxSecret {
+		err = fmt.Errorf("%s is longer than %d octets", name, maxSecret)
 	}
-	return os.ReadFile(name)
+	return b, err
 }
 
 // Value is the secret itself; "" of the zero Secret.
-func (s Secret) Value() string { return s.value }
+func (s Secret) Value() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
 
 // IsZero reports whether there is no secret.
 func (s Secret) IsZero() bool { return s == Secret{} }

@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash/maphash"
 	"strings"
@@ -23,8 +24,8 @@ type Table struct {
 	MX MXLookup
 
 	file    string
-	text    string // all patterns as written, and their keys where those differ
-	entries []entry
+	records string // of all entries, see ref
+	count   int
 	lists   [][]Hop
 	indexes [numRanks]index
 	seed    maphash.Seed
@@ -48,180 +49,215 @@ const (
 	numRanks
 )
 
-// entry is 20 octets: a table may have millions of them.
-type entry struct {
-	pattern, key       uint32 // where they begin in text
-	list               uint32
-	line               uint32
-	patternLen, keyLen uint16
+// A ref is one more than where the record of an entry begins; 0 is no entry. A record is, in little endian,
+//
+//	list uint32, line uint32, length of the pattern uint16, start of the key behind the head uint16, its length uint16
+//
+// and then the pattern as written, and the key where it is not a part of that. So a lookup touches memory in two places, the
+// index and the record, in a table that may be far larger than any cache.
+type ref uint32
+
+// recordHead is how long a record's head is.
+const recordHead = 14
+
+func appendHead(b []byte, list uint32, line, patternLen, keyStart, keyLen int) []byte {
+	le := binary.LittleEndian
+	b = le.AppendUint32(le.AppendUint32(b, list), uint32(line))
+	return le.AppendUint16(le.AppendUint16(le.AppendUint16(b, uint16(patternLen)), uint16(keyStart)), uint16(keyLen))
 }
 
-// An index finds entries of one rank by their key: open addressing. A slot holds the upper half of the key's hash, so that
-// most misses cost no look at the entry, and in its lower half the entry's number plus one; 0 is an empty slot.
+// record gives an entry's record, and everything behind it.
+func (t *Table) record(r ref) string { return t.records[r-1:] }
+
+func (t *Table) key(r ref) string {
+	rec := t.record(r)
+	start := recordHead + u16(rec[10:])
+	return rec[start : start+u16(rec[12:])]
+}
+
+func (t *Table) pattern(r ref) string {
+	rec := t.record(r)
+	return rec[recordHead : recordHead+u16(rec[8:])]
+}
+
+func (t *Table) line(r ref) int { return u32(t.record(r)[4:]) }
+
+func u16(s string) int { return int(s[0]) | int(s[1])<<8 }
+func u32(s string) int { return u16(s) | u16(s[2:])<<16 }
+
+// An index finds entries of one rank by their key: open addressing. A slot has a tag of 8 bits of the key's hash, 0 where it
+// is empty, and a ref. Most keys that are not there cost a look at the tags alone, which are small enough for a cache.
 type index struct {
-	slots []uint64
+	tags  []uint8
+	refs  []ref
 	count int
 }
 
-// upper is the part of a hash that slots hold.
-const upper = 0xffffffff << 32
+func tagOf(hash uint64) uint8 { return max(uint8(hash>>56), 1) }
 
-// maxKey is the longest key that a lookup has room for: a local part of 64 octets is the standard's limit
-// (RFC 5321, section 4.5.3.1), and a domain of 255; what is longer matches no exact entry.
-const maxKey = 512
+// The longest address and domain that a pattern matches. The standard's limits are 64 octets before the @ and 255 after it
+// (RFC 5321, section 4.5.3.1). What is longer costs no lookup, and matches * alone.
+const (
+	maxKey    = 512
+	maxDomain = 255
+)
 
 // Route implements [Router].
 func (t *Table) Route(ctx context.Context, q Query) (Route, error) {
 	var toBuf, fromBuf [maxKey]byte
 	to := normalize(q.Recipient, &toBuf)
 	from := normalize(q.Sender, &fromBuf)
-	if e := t.find(&to, &from); e != nil {
+	if e := t.find(&to, &from); e != 0 {
 		return t.route(e), nil
 	}
-	if t.indexes[rankMX].count+t.indexes[rankMXSub].count > 0 {
+	if t.indexes[rankMX].count+t.indexes[rankMXSub].count > 0 && hasMX(to.domain()) {
 		e, err := t.findMX(ctx, string(to.domain()))
 		if err != nil {
 			return Route{}, err
 		}
-		if e != nil {
+		if e != 0 {
 			return t.route(e), nil
 		}
 	}
-	if e := t.lookup(rankAll, nil); e != nil {
+	if e := t.lookup(rankAll, nil); e != 0 {
 		return t.route(e), nil
 	}
 	return Route{Hops: directHops}, nil
 }
 
-func (t *Table) route(e *entry) Route {
-	return Route{Hops: t.lists[e.list], Pattern: t.text[e.pattern : e.pattern+uint32(e.patternLen)], File: t.file, Line: int(e.line)}
+func (t *Table) route(r ref) Route {
+	return Route{Hops: t.lists[u32(t.record(r))], Pattern: t.pattern(r), File: t.file, Line: t.line(r)}
 }
 
 // find looks for the most specific pattern that needs no DNS.
-func (t *Table) find(to, from *address) *entry {
-	if e := t.findAddress(rankAddress, to); e != nil {
+func (t *Table) find(to, from *address) ref {
+	if e := t.findAddress(rankAddress, to); e != 0 {
 		return e
 	}
-	if e := t.findAddress(rankFrom, from); e != nil {
+	if e := t.findAddress(rankFrom, from); e != 0 {
 		return e
 	}
-	if e := t.lookup(rankDomain, to.domain()); e != nil {
+	if e := t.lookup(rankDomain, to.domain()); e != 0 {
 		return e
 	}
-	if e := t.lookup(rankFromDomain, from.domain()); e != nil {
+	if e := t.lookup(rankFromDomain, from.domain()); e != 0 {
 		return e
 	}
-	if e := t.findSub(rankSub, to.domain()); e != nil {
+	if e := t.findSub(rankSub, to.domain()); e != 0 {
 		return e
 	}
 	return t.findSub(rankFromSub, from.domain())
 }
 
 // findAddress looks for a whole address, then for one whose local part matches in any case.
-func (t *Table) findAddress(r rank, a *address) *entry {
-	if e := t.lookup(r, a.key); e != nil {
+func (t *Table) findAddress(r rank, a *address) ref {
+	if e := t.lookup(r, a.key); e != 0 {
 		return e
 	}
 	if t.indexes[r+1].count == 0 || len(a.key) > maxKey {
-		return nil
+		return 0
 	}
 	var buf [maxKey]byte
-	return t.lookup(r+1, appendLower(buf[:0], a.key))
+	return t.lookup(r+1, foldKey(buf[:0], a.key))
+}
+
+// foldKey is the form of keys in which local parts match in any case. It allocates nothing for ASCII.
+func foldKey(buf, key []byte) []byte {
+	if isASCII(key) {
+		return appendLower(buf, key)
+	}
+	return append(buf, strings.ToLower(string(key))...)
 }
 
 // findSub looks for the longest "*." domain above a domain.
-func (t *Table) findSub(r rank, domain []byte) *entry {
-	if t.indexes[r].count == 0 {
-		return nil
+func (t *Table) findSub(r rank, domain []byte) ref {
+	if t.indexes[r].count == 0 || len(domain) > maxDomain {
+		return 0
 	}
 	for i, c := range domain {
 		if c == '.' && i > 0 && i+1 < len(domain) {
-			if e := t.lookup(r, domain[i+1:]); e != nil {
+			if e := t.lookup(r, domain[i+1:]); e != 0 {
 				return e
 			}
 		}
 	}
-	return nil
+	return 0
+}
+
+// hasMX reports whether there is a name to ask for: an address literal has none.
+func hasMX(domain []byte) bool {
+	return len(domain) > 0 && len(domain) <= maxDomain && domain[0] != '['
 }
 
 // findMX looks for a pattern of the recipient domain's MX hosts, best host first.
-func (t *Table) findMX(ctx context.Context, domain string) (*entry, error) {
+func (t *Table) findMX(ctx context.Context, domain string) (ref, error) {
 	if t.MX == nil {
-		return nil, fmt.Errorf("route: %s has mx: patterns, and no resolver was given to look up the MX hosts of %s", t.file, domain)
+		return 0, fmt.Errorf("route: %s has mx: patterns, and no resolver was given to look up the MX hosts of %s", t.file, domain)
 	}
 	hosts, err := t.MX.MXHosts(ctx, domain)
 	if err != nil {
-		return nil, fmt.Errorf("route: mx: patterns need the MX hosts of %s: %w", domain, err)
+		return 0, fmt.Errorf("route: mx: patterns need the MX hosts of %s: %w", domain, err)
 	}
 	for _, host := range hosts {
 		name := []byte(domainKey(host))
-		if e := t.lookup(rankMX, name); e != nil {
+		if e := t.lookup(rankMX, name); e != 0 {
 			return e, nil
 		}
-		if e := t.findSub(rankMXSub, name); e != nil {
+		if e := t.findSub(rankMXSub, name); e != 0 {
 			return e, nil
 		}
 	}
-	return nil, nil
+	return 0, nil
 }
 
-func (t *Table) lookup(r rank, key []byte) *entry {
+func (t *Table) lookup(r rank, key []byte) ref {
 	x := &t.indexes[r]
-	if x.count == 0 {
-		return nil
+	if x.count == 0 || len(key) > maxKey {
+		return 0
 	}
 	hash := maphash.Bytes(t.seed, key)
-	mask := uint64(len(x.slots) - 1)
-	for i := hash & mask; x.slots[i] != 0; i = (i + 1) & mask {
-		if (x.slots[i]^hash)&upper != 0 {
-			continue
-		}
-		e := &t.entries[uint32(x.slots[i])-1]
-		if t.text[e.key:e.key+uint32(e.keyLen)] == string(key) {
-			return e
+	mask, tag := uint64(len(x.tags)-1), tagOf(hash)
+	for i := hash & mask; x.tags[i] != 0; i = (i + 1) & mask {
+		if x.tags[i] == tag && t.key(x.refs[i]) == string(key) {
+			return x.refs[i]
 		}
 	}
-	return nil
+	return 0
 }
 
-// insert adds an entry to the index of its rank, or returns the one that is there already.
-func (t *Table) insert(r rank, number int) (twin *entry) {
-	e := &t.entries[number]
-	key := []byte(t.text[e.key : e.key+uint32(e.keyLen)])
-	if twin := t.lookup(r, key); twin != nil {
-		return twin
-	}
+// insert adds an entry to the index of its rank.
+func (t *Table) insert(r rank, e ref) {
 	x := &t.indexes[r]
-	if (x.count+1)*4 > len(x.slots)*3 {
+	if (x.count+1)*4 > len(x.tags)*3 {
 		t.grow(x)
 	}
-	x.put(maphash.Bytes(t.seed, key), number+1)
+	x.put(maphash.String(t.seed, t.key(e)), e)
 	x.count++
-	return nil
+	t.count++
 }
 
-func (x *index) put(hash uint64, n int) {
-	mask := uint64(len(x.slots) - 1)
+func (x *index) put(hash uint64, e ref) {
+	mask := uint64(len(x.tags) - 1)
 	i := hash & mask
-	for x.slots[i] != 0 {
+	for x.tags[i] != 0 {
 		i = (i + 1) & mask
 	}
-	x.slots[i] = hash&upper | uint64(n)
+	x.tags[i], x.refs[i] = tagOf(hash), e
 }
 
 func (t *Table) grow(x *index) {
-	old := x.slots
-	x.slots = make([]uint64, max(8, 2*len(old)))
-	for _, slot := range old {
-		if slot != 0 {
-			e := &t.entries[uint32(slot)-1]
-			x.put(maphash.String(t.seed, t.text[e.key:e.key+uint32(e.keyLen)]), int(uint32(slot)))
+	old := x.refs
+	size := max(8, 2*len(old))
+	x.tags, x.refs = make([]uint8, size), make([]ref, size)
+	for _, e := range old {
+		if e != 0 {
+			x.put(maphash.String(t.seed, t.key(e)), e)
 		}
 	}
 }
 
 // Len is the number of entries.
-func (t *Table) Len() int { return len(t.entries) }
+func (t *Table) Len() int { return t.count }
 
 // An address is one in the form of keys: local part as it is, "@", domain as A-labels in lower case.
 type address struct {
@@ -257,7 +293,7 @@ func appendLower[S string | []byte](b []byte, s S) []byte {
 	return b
 }
 
-func isASCII(s string) bool {
+func isASCII[S string | []byte](s S) bool {
 	for i := range len(s) {
 		if s[i] >= 0x80 {
 			return false
