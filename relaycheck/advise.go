@@ -193,7 +193,7 @@ func (e *entry) fate() string {
 	case e.permanent && !e.verdict.Blocked():
 		return " The mail goes back to its senders."
 	}
-	return " The mail stays here for now, and is tried again."
+	return " The mail stays here, and is tried again until its lifetime ends. Then it goes back to its senders."
 }
 
 // over tells of what was wrong.

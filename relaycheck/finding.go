@@ -88,8 +88,8 @@ type Evidence struct {
 
 // A Step is one thing to do.
 type Step struct {
-	Who   string   `json:"who"`             // who does it: "you", or somebody else in a few words
-	Do    string   `json:"do"`              // a sentence or two
+	Who   string   `json:"who"`             // who does it: "you", or somebody else in a few words, the subject of Do
+	Do    string   `json:"do"`              // a sentence or two; "takes the address off its list" where Who is not you
 	Lines []string `json:"lines,omitempty"` // to be copied letter by letter, into the place that Do names
 }
 

@@ -380,6 +380,19 @@ func TestRefusalsOfWhat(t *testing.T) {
 	}
 }
 
+// Mail that waits is not kept for ever, and nobody is told so.
+func TestRefusalsFate(t *testing.T) {
+	var r relaycheck.Refusals
+	login := through(deliver.Outcome{Recipient: "a@b.example", Host: "mail.isp.example", Stage: deliver.StageAuth, RouteTrouble: true}, "mail.isp.example")
+	r.Observe(message("m"), login)
+	r.Observe(message("m"), aol("you@aol.com"))
+	findings := r.Findings()
+	require.Len(t, findings, 2)
+	for _, f := range findings {
+		assert.Contains(t, f.Text, "is tried again until its lifetime ends. Then it goes back to its senders.")
+	}
+}
+
 // A smarthost that works again ends its trouble; one that works without encryption does not end that of encryption.
 func TestRefusalsSmarthostEnds(t *testing.T) {
 	var r relaycheck.Refusals

@@ -54,10 +54,15 @@ func (p *Possibility) learn(all []Finding) {
 func firstSteps(all []Finding) []Step {
 	steps, done := []Step{}, map[int]bool{}
 	add := func(i int) {
-		if f := &all[i]; f.Severity >= Warning && len(f.Remedy) > 0 && !done[i] && len(steps) < maxFirst {
-			steps = append(steps, f.Remedy[0])
-			done[i] = true
+		f := &all[i]
+		if f.Severity < Warning || done[i] || len(steps) == maxFirst {
+			return
 		}
+		step := Step{Who: you, Do: "Look into this: " + f.Title + "."} // a check of the host's own may not know what to do
+		if len(f.Remedy) > 0 {
+			step = f.Remedy[0]
+		}
+		steps, done[i] = append(steps, step), true
 	}
 	for i := range all {
 		for j := range all {

@@ -154,6 +154,25 @@ func TestSeverity(t *testing.T) {
 	assert.Equal(t, "Severity(9)", relaycheck.Severity(9).String())
 }
 
+// Nobody is told that nothing needs doing while something does, and whose turn it is reads like a sentence.
+func TestSummaryFirst(t *testing.T) {
+	text := func(f relaycheck.Finding) string { return relaycheck.Summarize("mail.example.org", time.Now(), f).String() }
+	for severity := relaycheck.OK; severity <= relaycheck.Critical; severity++ {
+		f := relaycheck.Finding{ID: "disk/full", Severity: severity, Title: "The disk is full", Text: "It is."}
+		s := relaycheck.Summarize("mail.example.org", time.Now(), f)
+		byHand := relaycheck.Summary{Host: "mail.example.org", Findings: s.Findings}
+		for _, text := range []string{s.String(), byHand.String()} {
+			assert.Equal(t, severity < relaycheck.Warning, strings.Contains(text, "Nothing needs doing."), text)
+			assert.Contains(t, text, "\n  id: disk/full\n")
+		}
+		if severity >= relaycheck.Warning {
+			assert.Equal(t, []relaycheck.Step{{Who: "you", Do: "Look into this: The disk is full."}}, s.First)
+		}
+		f.Remedy = []relaycheck.Step{{Who: "you", Do: "Delete something."}, {Who: "the owner of aol.com", Do: "buys another."}}
+		assert.Contains(t, text(f), "  1. Delete something.\n  2. The owner of aol.com buys another.\n")
+	}
+}
+
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no room") }

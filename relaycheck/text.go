@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -38,10 +39,23 @@ func (s Summary) page(p *page) {
 	}
 	p.gap()
 	p.para("", "WHAT TO DO FIRST")
-	if len(s.First) == 0 {
+	switch {
+	case len(s.First) > 0:
+	case s.worst() >= Warning: // of a summary that was made by hand
+		p.para("  ", "Read what is said above, the worst first.")
+	default:
 		p.para("  ", "Nothing needs doing.")
 	}
 	p.steps("  ", s.First)
+}
+
+// worst is the worst of the severities.
+func (s Summary) worst() Severity {
+	worst := s.Severity
+	for i := range s.Findings {
+		worst = max(worst, s.Findings[i].Severity)
+	}
+	return worst
 }
 
 // verdict is the summary in half a sentence.
@@ -108,7 +122,7 @@ func (f *Finding) page(p *page) {
 			p.lines("  ", []string{l.Title + ": " + l.URL})
 		}
 	}
-	p.lines("  ", []string{"(" + f.ID + ")"})
+	p.lines("  ", []string{"id: " + f.ID})
 }
 
 // seen is since when and how often.
@@ -178,14 +192,15 @@ func (p *page) wrap(first, rest, text string) {
 	p.WriteString(strings.TrimRight(line, " ") + "\n")
 }
 
-// steps writes what to do. What others do says who they are.
+// steps writes what to do. What others do says who they are: Who is the subject of the sentence.
 func (p *page) steps(indent string, steps []Step) {
 	for i, step := range steps {
-		who := ""
-		if step.Who != you {
-			who = "(" + step.Who + ") "
+		text := step.Do
+		if step.Who != you && step.Who != "" {
+			first, n := utf8.DecodeRuneInString(step.Who)
+			text = string(unicode.ToUpper(first)) + step.Who[n:] + " " + text
 		}
-		p.hang(fmt.Sprintf("%s%d. ", indent, i+1), who+step.Do)
+		p.hang(fmt.Sprintf("%s%d. ", indent, i+1), text)
 		if len(step.Lines) > 0 {
 			p.gap()
 			p.lines(indent+"       ", step.Lines)

@@ -39,9 +39,8 @@ func (e *entry) refusedBySmarthost(f *Finding) {
 // routeFailed tells of a smarthost that cannot be used as the routing file says.
 func (e *entry) routeFailed(f *Finding) {
 	f.Severity = Serious
-	stays := fmt.Sprintf(" All mail that the routing file sends through %s stays here for now, and is tried again. Nothing "+
-		"goes back to its senders "+
-		"for this reason alone.", e.name)
+	stays := fmt.Sprintf(" All mail that the routing file sends through %s stays here, and is tried again until its "+
+		"lifetime ends. Then it goes back to its senders.", e.name)
 	if e.detour != "" {
 		stays = e.fate()
 	}
