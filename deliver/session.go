@@ -32,8 +32,7 @@ type key struct {
 	plain                  bool // opportunistic TLS is left out
 	protocol               route.Protocol
 	mode                   route.TLSMode
-	user                   string
-	secret                 route.Secret
+	user, password         string
 	source                 netip.Addr
 	helo                   string
 }
@@ -41,7 +40,7 @@ type key struct {
 func newKey(hop *route.Hop, p place, plain bool) key {
 	k := key{
 		network: "unix", address: p.target.unix, host: p.target.host, plain: plain,
-		protocol: route.SMTP, mode: hop.Mode(), user: hop.User, secret: hop.Secret, source: hop.Source, helo: hop.HELO,
+		protocol: route.SMTP, mode: hop.Mode(), user: hop.User, password: hop.Secret.Value(), source: hop.Source, helo: hop.HELO,
 	}
 	if p.target.unix == "" {
 		k.network, k.address = "tcp", net.JoinHostPort(p.addr.String(), strconv.Itoa(int(p.target.port)))
