@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -26,18 +27,19 @@ type Reloader struct {
 	mx    MXLookup
 	table atomic.Pointer[Table]
 
-	mu   sync.Mutex // held while the file is looked at and read
-	seen stamp      // guarded by mu: the file that was read last
-	last stamp      // guarded by mu: the file at the last look
+	mu    sync.Mutex  // held while the file is looked at and read
+	seen  fs.FileInfo // guarded by mu: the file that was read last
+	last  fs.FileInfo // guarded by mu: the file at the last look
+	again time.Time   // guarded by mu: when a broken file is read again although it has not changed; zero for one that is not
 }
 
-// stamp tells one state of a file from another.
-type stamp struct {
-	modified time.Time
-	size     int64
-}
+// retryBroken is how long a broken file is left alone: what is wrong may be a secret that is not there yet.
+const retryBroken = time.Minute
 
-func stampOf(info fs.FileInfo) stamp { return stamp{info.ModTime(), info.Size()} }
+// same reports whether a file is still the same and as it was.
+func same(a, b fs.FileInfo) bool {
+	return a != nil && b != nil && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && os.SameFile(a, b)
+}
 
 // NewReloader reads a routing file for the first time. mx is for mx: patterns and may be nil where there are none.
 func NewReloader(file string, mx MXLookup) (*Reloader, error) {
@@ -90,17 +92,17 @@ func (r *Reloader) load(always bool) (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("route: %w", err)
 	}
-	now := stampOf(info)
-	rests := now == r.last
-	r.last = now
-	if !always && (now == r.seen || !rests) {
+	rests, due := same(info, r.last), !r.again.IsZero() && !time.Now().Before(r.again)
+	r.last = info
+	if !always && (!rests || same(info, r.seen) && !due) {
 		return false, nil
 	}
-	r.seen = now
+	r.seen, r.again = info, time.Now().Add(retryBroken)
 	t, err := ReadFile(r.file)
 	if err != nil {
 		return false, err
 	}
+	r.again = time.Time{}
 	t.MX = r.mx
 	r.table.Store(t)
 	return true, nil
@@ -114,7 +116,7 @@ func (r *Reloader) Run(ctx context.Context) {
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	said := ""
+	said, missing := "", false
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,6 +131,9 @@ func (r *Reloader) Run(ctx context.Context) {
 		case changed:
 			said = ""
 			r.tell()
+		case err == nil && missing:
+			said = "" // it is back
 		}
+		missing = errors.Is(err, fs.ErrNotExist)
 	}
 }

@@ -508,22 +508,34 @@ func TestExplain(t *testing.T) {
 }
 
 // naive is the rules of precedence written down without any thought of speed.
-func naive(patterns []string, q route.Query) string {
-	to, from := q.Recipient, q.Sender
-	toLocal, toDomain := split(to)
-	fromLocal, fromDomain := split(from)
-	candidates := []string{toLocal + "@" + toDomain, "from:" + fromLocal + "@" + fromDomain, "*@" + toDomain, "from:*@" + fromDomain}
+func naive(patterns []string, hosts map[string][]string, q route.Query) string {
+	toLocal, toDomain := split(q.Recipient)
+	fromLocal, fromDomain := split(q.Sender)
+	candidates := []string{toLocal + "@" + toDomain, "fold:" + strings.ToLower(toLocal) + "@" + toDomain}
+	candidates = append(candidates, "from:"+fromLocal+"@"+fromDomain, "fold:from:"+strings.ToLower(fromLocal)+"@"+fromDomain)
+	candidates = append(candidates, "*@"+toDomain, "from:*@"+fromDomain)
 	candidates = append(candidates, subs("*@*", toDomain)...)
 	candidates = append(candidates, subs("from:*@*", fromDomain)...)
+	for _, host := range hosts[toDomain] {
+		candidates = append(append(candidates, "mx:"+host), subs("mx:*", host)...)
+	}
 	for _, c := range append(candidates, "*") {
 		for _, p := range patterns {
-			if p == c || (from == "" && c == "from:@" && p == "from:<>") {
+			if p == "from:<>" {
+				p = "from:@"
+			}
+			if strings.HasSuffix(p, fold) {
+				p = "fold:" + strings.ToLower(strings.TrimSuffix(p, fold))
+			}
+			if p == c {
 				return p
 			}
 		}
 	}
 	return ""
 }
+
+const fold = " case=ignore"
 
 func split(a string) (local, domain string) {
 	i := strings.LastIndex(a, "@")
@@ -549,29 +561,28 @@ func TestAgainstNaiveMatcher(t *testing.T) {
 		return strings.Join(rapid.SliceOfN(label, 1, 3).Draw(r, "labels"), ".")
 	})
 	local := rapid.SampledFrom([]string{"x", "X", "y"})
-	rapid.Check(t, func(r *rapid.T) {
-		seen := map[string]bool{}
-		var patterns []string
-		for range rapid.IntRange(0, 12).Draw(r, "patterns") {
-			p := rapid.SampledFrom([]string{"", "from:"}).Draw(r, "of")
-			switch rapid.IntRange(0, 3).Draw(r, "kind") {
-			case 0:
-				p += local.Draw(r, "local") + "@" + domain.Draw(r, "domain")
-			case 1:
-				p += "*@" + domain.Draw(r, "domain")
-			case 2:
-				p += "*@*." + domain.Draw(r, "domain")
-			case 3:
-				p = rapid.SampledFrom([]string{"*", "from:<>"}).Draw(r, "whole")
-			}
-			if !seen[p] {
-				seen[p] = true
-				patterns = append(patterns, p)
-			}
+	pattern := rapid.Custom(func(r *rapid.T) string {
+		p := rapid.SampledFrom([]string{"", "from:"}).Draw(r, "of")
+		switch rapid.IntRange(0, 5).Draw(r, "kind") {
+		case 0:
+			return p + local.Draw(r, "local") + "@" + domain.Draw(r, "domain")
+		case 1:
+			return p + strings.ToLower(local.Draw(r, "local")) + "@" + domain.Draw(r, "domain") + fold
+		case 2:
+			return p + "*@" + domain.Draw(r, "domain")
+		case 3:
+			return p + "*@*." + domain.Draw(r, "domain")
+		case 4:
+			return rapid.SampledFrom([]string{"mx:", "mx:*."}).Draw(r, "mx") + domain.Draw(r, "host")
 		}
+		return rapid.SampledFrom([]string{"*", "from:<>"}).Draw(r, "whole")
+	})
+	rapid.Check(t, func(r *rapid.T) {
+		patterns := rapid.SliceOfNDistinct(pattern, 0, 12, func(p string) string { return p }).Draw(r, "patterns")
 		var file strings.Builder
 		for _, p := range patterns {
-			fmt.Fprintf(&file, "%s hold\n", p)
+			p, option, _ := strings.Cut(p, " ")
+			fmt.Fprintf(&file, "%s hold %s\n", p, option)
 		}
 		table, err := route.Parse("routes", strings.NewReader(file.String()))
 		require.NoError(r, err)
@@ -579,9 +590,16 @@ func TestAgainstNaiveMatcher(t *testing.T) {
 		if rapid.Bool().Draw(r, "sender") {
 			q.Sender = local.Draw(r, "local") + "@" + strings.ToUpper(domain.Draw(r, "domain"))
 		}
+		_, toDomain := split(q.Recipient)
+		hosts := mxOf{toDomain: rapid.SliceOfN(domain, 0, 3).Draw(r, "MX hosts")}
+		table.MX = hosts
 		got, err := table.Route(t.Context(), q)
 		require.NoError(r, err)
-		require.Equal(r, naive(patterns, q), got.Pattern, "%v in %v", q, patterns)
+		want := naive(patterns, hosts, q)
+		line := slices.IndexFunc(patterns, func(p string) bool {
+			return p == want || p == "from:<>" && want == "from:@" || "fold:"+strings.TrimSuffix(p, fold) == want && strings.HasSuffix(p, fold)
+		}) + 1
+		require.Equal(r, line, got.Line, "%v in %v with the MX hosts %v: want %q, got %q", q, patterns, hosts, want, got.Pattern)
 	})
 }
 
