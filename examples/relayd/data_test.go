@@ -109,6 +109,7 @@ func FuzzHeaderReader(f *testing.F) {
 	for _, seed := range []string{
 		"", "\r\n", "a", "A: b\r\n\r\nbody", "Return-Path: <x>\r\nA: b\r\n\r\nReturn-Path: y\r\n", "A: b\r\n Return-Path: z\r\nRETURN-PATH: x\r\n\ty\r\n\r\n",
 		"Return-Path: " + strings.Repeat("x", 3*headerSize) + "\r\nA: b\r\n\r\n", "A: " + strings.Repeat("y", 3*headerSize) + "\r\nReturn-Path: x", "none\r\nReturn-Path: x\r\n",
+		"Dear Bob,\r\nA: b", " A: b", "Return-Path: x\r\n y\r\nz", ">From x\r\nA: b", "A : b", ": b", "\x80: b",
 	} {
 		f.Add(seed)
 	}
@@ -130,9 +131,15 @@ func withoutReturnPath(text string) string {
 	var b strings.Builder
 	drop := false
 	lines := strings.SplitAfter(text, "\n")
+	noHeader := regexp.MustCompile(`^[^\r\n]`)
+	header := regexp.MustCompile(`^(>*From |[!-9;-~]+[ \t]*:)`)
 	for i, line := range lines {
+		head := line[:min(len(line), headerSize)]
+		if b.Len() == 0 && !(drop && strings.Trim(line[:min(len(line), 1)], " \t") == "") && noHeader.MatchString(line) && !header.MatchString(head) {
+			return "\r\n" + strings.Join(lines[i:], "")
+		}
 		if !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") && line != "" {
-			if strings.Index(line[:min(len(line), headerSize)], ":") <= 0 {
+			if strings.Index(head, ":") <= 0 {
 				b.WriteString(strings.Join(lines[i:], ""))
 				break
 			}

@@ -57,12 +57,14 @@ func addressLiteral(a netip.Addr) string {
 const headerSize = 4 << 10
 
 // headerReader passes a message on without its Return-Path fields: they belong into mailboxes, and one that is sent along
-// is wrong there (RFC 5321, section 4.4). Everything else stays octet for octet.
+// is wrong there (RFC 5321, section 4.4). Where a message begins with text instead of a header, an empty line comes before
+// it: the Received field would make a header of the text otherwise. Everything else stays octet for octet.
 type headerReader struct {
 	r    *bufio.Reader
 	line []byte // not handed on yet
 	part bool   // line is not the start of one
 	drop bool   // the field is a Return-Path
+	kept bool   // something was handed on
 	body bool
 	err  error
 }
@@ -106,8 +108,11 @@ func (h *headerReader) next() []byte {
 	if err != nil && err != bufio.ErrBufferFull {
 		h.err = err
 	}
+	folded := len(line) > 0 && (line[0] == ' ' || line[0] == '\t')
 	switch {
-	case h.part || len(line) == 0 || line[0] == ' ' || line[0] == '\t': // more of the same field
+	case h.part || len(line) == 0 || (folded && (h.kept || h.drop)): // more of the same field
+	case !h.kept && !beginsHeader(line):
+		line, h.body, h.drop = append([]byte("\r\n"), line...), true, false
 	case bytes.IndexByte(line, ':') <= 0: // the empty line, or text where a header should be
 		h.body, h.drop = true, false
 	default:
@@ -117,5 +122,18 @@ func (h *headerReader) next() []byte {
 	if h.drop {
 		return nil
 	}
+	h.kept = h.kept || len(line) > 0
 	return line
+}
+
+// beginsHeader reports whether a message that starts with this line has a header, if only an empty one. A line "From ..." of
+// a mailbox file may come before the fields; servers know what to do with it.
+func beginsHeader(line []byte) bool {
+	if line[0] == '\r' || line[0] == '\n' || bytes.HasPrefix(bytes.TrimLeft(line, ">"), []byte("From ")) {
+		return true
+	}
+	name, _, found := bytes.Cut(line, []byte(":"))
+	name = bytes.TrimRight(name, " \t") // RFC 5322, section 4.5
+	odd := func(r rune) bool { return r <= ' ' || r > 0x7e }
+	return found && len(name) > 0 && !bytes.ContainsFunc(name, odd)
 }
