@@ -97,7 +97,7 @@ func (e *entry) worth() bool {
 	switch e.kind {
 	case refused:
 		forGood := e.permanent && e.verdict.Matter != reason.MatterMessage
-		return e.count >= many || e.aboutUs() || forGood || (e.smarthost && e.count >= few)
+		return e.count >= many || e.aboutUs() || e.trouble || forGood || (e.smarthost && e.count >= few)
 	case unreachable:
 		return e.count >= many || (e.smarthost && e.count >= few)
 	}
@@ -142,6 +142,8 @@ func (e *entry) who() string {
 	switch {
 	case e.smarthost:
 		return "the smarthost " + e.name
+	case e.own:
+		return "the " + e.way()
 	case len(e.domains) == 1 && !e.more:
 		return e.sortedDomains()[0]
 	}
@@ -150,10 +152,21 @@ func (e *entry) who() string {
 
 // subject is who, at the beginning of a sentence. Domains keep their small letters.
 func (e *entry) subject() string {
-	if e.smarthost {
+	switch {
+	case e.smarthost:
 		return "The smarthost " + e.name
+	case e.own:
+		return "The " + e.way()
 	}
 	return e.who()
+}
+
+// way names what sends mail somewhere: an entry of the routing file, or a route that came from elsewhere.
+func (e *entry) way() string {
+	if e.route == "" {
+		return "route " + e.name
+	}
+	return "entry " + e.route + " of the routing file"
 }
 
 func (e *entry) sortedDomains() []string { return slices.Sorted(maps.Keys(e.domains)) }
@@ -162,7 +175,7 @@ func (e *entry) sortedDomains() []string { return slices.Sorted(maps.Keys(e.doma
 func (e *entry) hosted() string {
 	domains := e.sortedDomains()
 	switch {
-	case e.smarthost || len(domains) == 0 || (len(domains) == 1 && !e.more && domains[0] == e.name):
+	case e.smarthost || e.own || len(domains) == 0 || (len(domains) == 1 && !e.more && domains[0] == e.name):
 		return ""
 	case len(domains) == 1 && !e.more:
 		return " Its mail servers are those of " + e.name + "."
@@ -177,7 +190,7 @@ func (e *entry) evidence(f *Finding) {
 	if e.id != "" {
 		f.Evidence = append(f.Evidence, Evidence{"a message in the queue or the log", e.id})
 	}
-	if e.smarthost && e.route != "" {
+	if (e.smarthost || e.kind == routeFailed) && e.route != "" {
 		f.Evidence = append(f.Evidence, Evidence{"the entry of the routing file", e.route})
 	}
 	if !e.between.IsZero() {
@@ -205,6 +218,9 @@ func (e *entry) over(f *Finding) {
 	}[e.kind]
 	f.Title = fmt.Sprintf("%s %s until %s", e.subject(), what, when(e.ended))
 	f.Text = fmt.Sprintf("That is over: %s has accepted mail again since.%s", e.who(), e.hosted())
+	if e.own {
+		f.Text = "That is over: mail has gone its way since."
+	}
 	if e.detour != "" {
 		f.Remedy = []Step{{Who: you, Do: fmt.Sprintf("If the routing file has an entry that sends this mail through %s, "+
 			"take it out.", e.detour)}}

@@ -51,10 +51,12 @@ const (
 	sameStreak = 24 * time.Hour
 )
 
-// A place is who takes mail, or does not: a provider, by the registered domain of its hosts, or a smarthost.
+// A place is who takes mail, or does not: a provider, by the registered domain of its hosts, or a smarthost. Own ones are of this
+// server itself, and where mail stops before anybody is asked: an entry of the routing file, by its pattern.
 type place struct {
 	name      string
 	smarthost bool
+	own       bool
 }
 
 // A matter is what is wrong there.
@@ -86,6 +88,7 @@ type entry struct {
 	words     []string // what it said
 	detail    string   // what failed, in our words
 	permanent bool     // the mail came back
+	trouble   bool     // the route itself is at fault
 	later     bool     // its words ask to try later
 	clear     bool     // the mail went all the same, without encryption
 	id        string   // of a message
@@ -118,6 +121,7 @@ func (r *Refusals) Observe(m *deliver.Message, o deliver.Outcome) {
 	}
 	if o.Result.Success() && (o.Hop.Kind == route.MX || o.Hop.Kind == route.Smarthost) {
 		r.success(&o, at)
+		r.works(&o, failures, at)
 	}
 }
 
@@ -149,6 +153,13 @@ func (e *entry) reopen(at time.Time) {
 		e.first, e.count, e.between = at, 0, time.Time{}
 	}
 	e.ended = time.Time{}
+}
+
+// end notes that it is over, unless it was seen again since.
+func (e *entry) end(at time.Time) {
+	if e.ended.IsZero() && !at.Before(e.last) {
+		e.ended = at
+	}
 }
 
 func (e *entry) addDomain(domain string) {
@@ -210,8 +221,8 @@ func (e *entry) lesser(f *entry) bool {
 func (r *Refusals) success(o *deliver.Outcome, at time.Time) {
 	p := placeOf(&o.Hop, o.Host)
 	for _, e := range r.places[p] {
-		if e.ended.IsZero() && !at.Before(e.last) && (e.kind != tlsFailed || o.TLS.Version != "") {
-			e.ended = at
+		if e.kind != tlsFailed || o.TLS.Version != "" {
+			e.end(at)
 		}
 	}
 	if !p.smarthost {
@@ -222,6 +233,21 @@ func (r *Refusals) success(o *deliver.Outcome, at time.Time) {
 	}
 	if domain := recipientDomain(o); domain != "" {
 		r.detour(domain, p.name)
+	}
+}
+
+// works ends the trouble of entries of the routing file, when mail takes another hop than the one that could not be used.
+func (r *Refusals) works(o *deliver.Outcome, failures []entry, at time.Time) {
+	here, domain := placeOfEntry(o), recipientDomain(o)
+	for p, matters := range r.places {
+		if !p.own || slices.ContainsFunc(failures, func(f entry) bool { return f.place == p }) {
+			continue
+		}
+		for _, e := range matters {
+			if e.kind == routeFailed && ((p == here && o.Route.Pattern != "") || e.domains[domain]) {
+				e.end(at)
+			}
+		}
 	}
 }
 
@@ -263,7 +289,7 @@ func failuresOf(o *deliver.Outcome) []entry {
 		}
 		failed := deliver.Outcome{
 			Result: deliver.TempFail, Route: o.Route, Hop: t.Hop, Host: t.Host, Addr: t.Addr, Stage: t.Stage,
-			Reply: t.Reply, Reason: t.Reason, RouteTrouble: t.Stage == deliver.StageRoute,
+			Reply: t.Reply, Reason: t.Reason, RouteTrouble: troubleOf(t),
 		}
 		if t.Reply.IsZero() {
 			failed.Detail = t.Err
@@ -273,15 +299,31 @@ func failuresOf(o *deliver.Outcome) []entry {
 	return all
 }
 
+// troubleOf reports whether a try shows that its route is at fault: a smarthost's name, or what the hop asks for, which keeps it
+// from every host.
+func troubleOf(t *deliver.Try) bool {
+	if t.Stage == deliver.StageRoute {
+		return t.Hop.Kind == route.Smarthost
+	}
+	return t.Host == "" && t.Reply.IsZero()
+}
+
 // of fills in an entry from a failure, and reports whether it concerns this server.
 func (e *entry) of(o *deliver.Outcome) bool {
-	if o.Hop.Kind != route.MX && o.Hop.Kind != route.Smarthost {
+	if o.Hop.Kind != route.MX && o.Hop.Kind != route.Smarthost && !o.RouteTrouble {
 		return false
 	}
-	e.place = placeOf(&o.Hop, o.Host)
+	e.place, e.trouble = placeOf(&o.Hop, o.Host), o.RouteTrouble
 	var concerns bool
-	if e.kind, concerns = kindOf(o); !concerns || e.name == "" {
+	if e.kind, concerns = kindOf(o); !concerns {
 		return false
+	}
+	switch {
+	case e.name != "":
+	case !o.RouteTrouble:
+		return false
+	default: // it came to no host
+		e.place = placeOfEntry(o)
 	}
 	if e.kind == refused {
 		e.class = o.Reason.Class()
@@ -308,18 +350,18 @@ func kindOf(o *deliver.Outcome) (kind, bool) {
 	switch {
 	case smarthost && o.Stage == deliver.StageAuth:
 		return loginFailed, true
-	case smarthost && o.Stage == deliver.StageRoute:
+	case smarthost && o.Stage == deliver.StageRoute && !strings.Contains(o.Detail, "source="): // which is our own address
 		return nameFailed, o.RouteTrouble
-	case o.Stage == deliver.StageRoute: // what DNS says of a recipient's domain is that domain's matter
-		return 0, false
 	case o.RouteTrouble && o.Reply.IsZero():
 		return routeFailed, true
+	case o.Stage == deliver.StageRoute: // what DNS says of a recipient's domain is that domain's matter
+		return 0, false
 	case o.Stage == deliver.StageTLS:
 		return tlsFailed, true
 	case o.Reply.IsZero():
 		return unreachable, true
 	}
-	return refused, ours(o)
+	return refused, o.RouteTrouble || ours(o)
 }
 
 // ours reports whether a refusal may be about this server and not about one mailbox, sender or message. A smarthost that does
@@ -347,7 +389,7 @@ func placeOf(hop *route.Hop, host string) place {
 		if hop.Port != 0 {
 			name = net.JoinHostPort(name, strconv.Itoa(int(hop.Port)))
 		}
-		return place{clean(name, maxName), true}
+		return place{name: clean(name, maxName), smarthost: true}
 	}
 	host = nameKey(host)
 	if _, err := netip.ParseAddr(host); err != nil && !strings.HasPrefix(host, "[") { // an address belongs to nobody's domain
@@ -355,7 +397,12 @@ func placeOf(hop *route.Hop, host string) place {
 			host = site
 		}
 	}
-	return place{clean(host, maxName), false}
+	return place{name: clean(host, maxName)}
+}
+
+// placeOfEntry is the entry of the routing file that led to an outcome, and where there is none the hop.
+func placeOfEntry(o *deliver.Outcome) place {
+	return place{name: clean(cmp.Or(o.Route.Pattern, o.Hop.Kind.String()), maxName), own: true}
 }
 
 func recipientDomain(o *deliver.Outcome) string {

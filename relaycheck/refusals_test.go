@@ -393,6 +393,62 @@ func TestRefusalsFate(t *testing.T) {
 	}
 }
 
+// Whatever is the route's own trouble is told at once, also where it came to no host, and is over when mail goes its way.
+func TestRefusalsRouteTrouble(t *testing.T) {
+	dane := func(pattern, recipient string) deliver.Outcome {
+		return deliver.Outcome{
+			Recipient: recipient, Status: "4.7.5", Stage: deliver.StageTLS, Detail: "tls=dane is not built in yet: write tls=verified",
+			Route: route.Route{Pattern: pattern, File: "routes", Line: 3}, Hop: route.Hop{TLS: route.TLSDANE}, RouteTrouble: true,
+		}
+	}
+	noHops := deliver.Outcome{Recipient: "a@b.example", Status: "4.3.5", Stage: deliver.StageRoute, Detail: "the route has no hops", RouteTrouble: true}
+	source := dane("*", "a@b.example")
+	source.Host, source.Stage, source.Detail = "mx.b.example", deliver.StageRoute, "the host mx.b.example has no address that source=2001:db8::1 can connect to"
+	wantsLogin := through(refusal("a@b.example", "mail.isp.example", reason.Verdict{Matter: reason.MatterMailbox}, "530 5.7.0 log in"), "mail.isp.example")
+	wantsLogin.RouteTrouble, wantsLogin.Result = true, deliver.TempFail
+	ispSource := through(source, "mail.isp.example")
+	ispDANE := through(dane("*", "a@b.example"), "mail.isp.example")
+	fallback := through(success("a@b.example", "mail.isp.example"), "mail.isp.example")
+	fallback.Tried = []deliver.Try{{Hop: dane("*", "").Hop, Stage: deliver.StageTLS, Err: "tls=dane is not built in yet"}}
+	for _, tc := range []struct {
+		name, id, title string
+		outcome         deliver.Outcome
+	}{
+		{"all mail", "route/*", "The entry routes:3: * of the routing file cannot be used as it stands", dane("*", "a@b.example")},
+		{"a domain", "route/*@b.example", "The entry routes:3: *@b.example of the routing file cannot be used as it stands", dane("*@b.example", "a@b.example")},
+		{"no hops", "route/direct", "The route direct cannot be used as it stands", noHops},
+		{"an address of the other family", "route/b.example", "Mail for b.example cannot be sent as the routing file says", source},
+		{"a smarthost's address of the other family", "smarthost/mail.isp.example/route", "The smarthost mail.isp.example cannot be used as the routing file says", ispSource},
+		{"a smarthost with DANE", "smarthost/mail.isp.example/route", "The smarthost mail.isp.example cannot be used as the routing file says", ispDANE},
+		{"a smarthost that wants a login", "smarthost/mail.isp.example/refusal/unknown", "The smarthost mail.isp.example refuses our mail", wantsLogin},
+		{"hidden by a later hop", "route/*", "The entry routes:7: * of the routing file cannot be used as it stands", fallback},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var r relaycheck.Refusals
+			r.Observe(message("m"), tc.outcome)
+			findings := r.Findings()
+			wellFormed(t, findings)
+			require.Equal(t, []string{tc.id}, ids(findings))
+			assert.Equal(t, relaycheck.Serious, findings[0].Severity)
+			assert.Equal(t, tc.title, findings[0].Title)
+			r.Observe(message("m"), tc.outcome)
+			assert.Equal(t, relaycheck.Serious, r.Findings()[0].Severity)
+
+			ok := success("c@other.example", "mx.other.example")
+			r.Observe(message("m"), ok)
+			assert.Equal(t, relaycheck.Serious, r.Findings()[0].Severity, "mail of another way says nothing")
+			ok = success(tc.outcome.Recipient, "mx.b.example")
+			ok.Route = tc.outcome.Route
+			if tc.outcome.Hop.Kind == route.Smarthost && tc.outcome.Result == deliver.TempFail {
+				ok = through(ok, tc.outcome.Hop.Host)
+			}
+			r.Observe(message("m"), ok)
+			f := r.Findings()[0]
+			assert.Equal(t, relaycheck.Info, f.Severity, f.Title)
+		})
+	}
+}
+
 // A smarthost that works again ends its trouble; one that works without encryption does not end that of encryption.
 func TestRefusalsSmarthostEnds(t *testing.T) {
 	var r relaycheck.Refusals

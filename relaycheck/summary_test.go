@@ -156,7 +156,9 @@ func TestSeverity(t *testing.T) {
 
 // Nobody is told that nothing needs doing while something does, and whose turn it is reads like a sentence.
 func TestSummaryFirst(t *testing.T) {
-	text := func(f relaycheck.Finding) string { return relaycheck.Summarize("mail.example.org", time.Now(), f).String() }
+	text := func(f relaycheck.Finding) string {
+		return relaycheck.Summarize("mail.example.org", time.Now(), f).String()
+	}
 	for severity := relaycheck.OK; severity <= relaycheck.Critical; severity++ {
 		f := relaycheck.Finding{ID: "disk/full", Severity: severity, Title: "The disk is full", Text: "It is."}
 		s := relaycheck.Summarize("mail.example.org", time.Now(), f)

@@ -23,7 +23,7 @@ func (e *entry) refusedBySmarthost(f *Finding) {
 	f.Possibilities = possibilities(v)
 	f.Links = slices.Clone(v.Links)
 	switch {
-	case e.aboutUs():
+	case e.aboutUs() || e.trouble:
 	case e.count < many:
 		f.Severity = Info
 	default:
@@ -41,8 +41,11 @@ func (e *entry) routeFailed(f *Finding) {
 	f.Severity = Serious
 	stays := fmt.Sprintf(" All mail that the routing file sends through %s stays here, and is tried again until its "+
 		"lifetime ends. Then it goes back to its senders.", e.name)
-	if e.detour != "" {
+	switch {
+	case e.detour != "":
 		stays = e.fate()
+	case !e.smarthost:
+		stays = " All mail that takes this way stays here, and is tried again until its lifetime ends. Then it goes back to its senders."
 	}
 	switch e.kind {
 	case loginFailed:
@@ -65,11 +68,16 @@ func (e *entry) routeFailed(f *Finding) {
 		}
 	default:
 		f.Title = e.subject() + " cannot be used as the routing file says"
-		if !e.smarthost {
+		change := "Change the entry of the routing file for " + e.who() + ": what failed says how."
+		switch {
+		case e.own:
+			f.Title = e.subject() + " cannot be used as it stands"
+			change = "Change " + e.who() + ": what failed says how."
+		case !e.smarthost:
 			f.Title = "Mail for " + e.who() + " cannot be sent as the routing file says"
 		}
 		f.Text = "The routing file asks for something that does not work." + stays
-		f.Remedy = []Step{{Who: you, Do: "Change the entry of the routing file for " + e.who() + ": what failed says how."}}
+		f.Remedy = []Step{{Who: you, Do: change}}
 	}
 }
 
