@@ -8,7 +8,8 @@
 //
 // # The routing file
 //
-// One entry a line: a pattern, then hops separated by commas. Text after a # that begins a word is a comment.
+// One entry a line: a pattern, then hops separated by commas. Text after a # that begins a word is a comment. The file is in UTF-8, with
+// lines of at most 16 KiB that end in LF or CRLF. Its mistakes are told all at once, each with line, column and what to write instead.
 //
 //	# pattern              hops
 //	*@aol.com              smtp://mail.isp.example
@@ -37,7 +38,8 @@
 // cover a domain with its subdomains, write two entries. Without a matching entry mail goes direct. Two entries with
 // the same pattern are an error. Domains are compared as A-labels and without regard to case: a pattern in
 // Unicode and its punycode are the same. Local parts are compared octet for octet; the option case=ignore makes an
-// entry's local part match in any case. One that holds a space, a comma or a # at its start stands in double quotes, as in SMTP.
+// entry's local part match in any case. One that holds a space, a comma, a colon or another character that SMTP wants quoted stands
+// in double quotes, and matches addresses that are written so.
 //
 // # Hops
 //
@@ -55,5 +57,6 @@
 // unreachable" (no connection to any host), "on tempfail" (any temporary failure) or "on any" (any failure).
 //
 // Options of a hop: tls=none|opportunistic|required|verified|dane, secret=env:NAME or secret=file:PATH (the password of USER),
-// source=ADDRESS to connect from, helo=NAME to greet with, mx=yes.
+// source=ADDRESS to connect from, helo=NAME to greet with, mx=yes. A secret is read with the file, and one that is missing is a mistake
+// of the file; nothing that prints a route, a table or an error prints it.
 package route

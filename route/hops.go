@@ -74,7 +74,7 @@ func (p *parser) hop(words []word, place int) (h Hop, fold bool) {
 		return h, false
 	}
 	rest := p.action(&h, words)
-	given := map[string]bool{}
+	given := make(map[string]bool, len(rest))
 	for _, w := range rest {
 		name, value, ok := strings.Cut(w.text, "=")
 		switch {
@@ -111,7 +111,7 @@ func (p *parser) condition(h *Hop, words []word) []word {
 		}
 	}
 	fix := "write on blocked, on unreachable, on tempfail or on any"
-	if near := nearest(words[1].text, conditionNames[1:]); near != "" {
+	if near := p.nearest(words[1].text, conditionNames[1:]); near != "" {
 		fix = "did you mean \"on " + near + "\"?"
 	}
 	p.fail(words[1].col, words[1].text, "no such condition", fix)
@@ -153,7 +153,7 @@ func (p *parser) action(h *Hop, words []word) []word {
 		}
 	}
 	fix := "write smtp, submission, smtps or lmtp"
-	if near := nearest(scheme, protocolNames[:]); near != "" {
+	if near := p.nearest(scheme, protocolNames[:]); near != "" {
 		fix = "did you mean " + near + "://" + rest + "?"
 	}
 	p.fail(w.col, w.text, "unknown scheme "+strconv.Quote(scheme), fix)
@@ -174,8 +174,8 @@ func (p *parser) unknownAction(w word) {
 		if host == "" {
 			fix = "write direct"
 		}
-	case nearest(w.text, actionNames) != "":
-		fix = "did you mean " + nearest(w.text, actionNames) + "?"
+	case p.nearest(w.text, actionNames) != "":
+		fix = "did you mean " + p.nearest(w.text, actionNames) + "?"
 	case strings.Contains(w.text, "."):
 		fix = "write smtp://" + strings.Trim(w.text, "[]")
 	}
@@ -306,7 +306,7 @@ func (p *parser) option(h *Hop, w word, name, value string) {
 // unknownOption shows the value only where it is not one of a misspelt secret, pass or password.
 func (p *parser) unknownOption(w word, name, value string) {
 	text, fix := name+"=…", "options are tls, secret, source, helo, mx and case"
-	switch near := nearest(name, optionNames); near {
+	switch near := p.nearest(name, optionNames); near {
 	case "":
 	case "secret":
 		fix = "did you mean secret=env:NAME or secret=file:PATH?"
@@ -324,7 +324,7 @@ func (p *parser) tlsOption(h *Hop, w word, value string) {
 		}
 	}
 	fix := "write none, opportunistic, required, verified or dane"
-	if near := nearest(value, tlsNames[1:]); near != "" {
+	if near := p.nearest(value, tlsNames[1:]); near != "" {
 		fix = "did you mean tls=" + near + "?"
 	}
 	p.fail(w.col, w.text, "unknown TLS mode", fix)

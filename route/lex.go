@@ -70,8 +70,12 @@ func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// nearest is the candidate that s most likely means: one edit away, or two in a long word; "" for none.
-func nearest(s string, candidates []string) string {
+// nearest is the candidate that s most likely means: one edit away, or two in a long word; "" for none, and where the mistake
+// will only be counted.
+func (p *parser) nearest(s string, candidates []string) string {
+	if len(p.errs) == maxErrors {
+		return ""
+	}
 	best, found := 1+len(s)/5, ""
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(s), c); d <= best {

@@ -85,7 +85,7 @@ func (p *parser) local(w word, local, domain string) bool {
 		p.fail(w.col, w.text, "a local part is matched whole", "write *@"+domain+" for all of its addresses, or one address a line")
 	case strings.ContainsAny(local, "()<>[]:;@\\\""):
 		kind, rest, _ := strings.Cut(w.text, ":")
-		if near := nearest(kind, []string{"from", "mx"}); near != "" && near != kind {
+		if near := p.nearest(kind, []string{"from", "mx"}); near != "" && near != kind {
 			p.fail(w.col, w.text, "no pattern begins with "+kind+":", "did you mean "+near+":"+rest+"?")
 			return false
 		}
@@ -144,7 +144,7 @@ func (p *parser) noAt(w word, text string, from bool) {
 		prefix = "from:"
 	}
 	if kind, rest, ok := strings.Cut(w.text, ":"); ok && !from {
-		if near := nearest(kind, []string{"from", "mx"}); near != "" {
+		if near := p.nearest(kind, []string{"from", "mx"}); near != "" {
 			p.fail(w.col, w.text, "no pattern begins with "+kind+":", "did you mean "+near+":"+rest+"?")
 			return
 		}

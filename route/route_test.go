@@ -169,6 +169,13 @@ func TestMX(t *testing.T) {
 	r, err := table.Route(t.Context(), route.Query{Recipient: "x@known.example"})
 	require.NoError(t, err, "nobody asks where a more specific pattern matches")
 	assert.Equal(t, "*@known.example", r.Pattern)
+	two := parse(t, "mx:*.one.example hold\nmx:mx.two.example discard\nmx:*.two.example direct\n")
+	two.MX = mxOf{"a.example": {"mx.two.example", "mx.one.example"}, "b.example": {"other.example", "mx.one.example", "mx.two.example"}}
+	for to, want := range map[string]string{"x@a.example": "mx:mx.two.example", "x@b.example": "mx:*.one.example"} {
+		r, err := two.Route(t.Context(), route.Query{Recipient: to})
+		require.NoError(t, err)
+		assert.Equal(t, want, r.Pattern, "the best host that has a pattern decides")
+	}
 	table.MX = mxOf{"a.example": {"isp.example", "isp.example.other.example"}}
 	r, err = table.Route(t.Context(), route.Query{Recipient: "x@a.example"})
 	require.NoError(t, err)
