@@ -45,6 +45,7 @@ type conn struct {
 	owed  []byte      // what go-smtp has to read before anything else
 	last  atomic.Bool // the next reply is the last one
 	gone  bool        // nothing more can be read
+	mute  bool        // the last word was said: what go-smtp still has to say comes too late
 	out   []byte      // replies that were not sent yet
 
 	mu      sync.Mutex
@@ -93,7 +94,8 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) readChunk(p []byte) (int, error) {
 	if len(c.in) == 0 {
 		if err := c.fill(); err != nil {
-			return 0, c.lost(err)
+			c.lost(err)
+			return 0, io.ErrUnexpectedEOF // of io.EOF go-smtp would make the end of the chunk, and of half a message a whole one
 		}
 	}
 	n := copy(p[:min(int64(len(p)), c.chunk)], c.in)
@@ -173,6 +175,7 @@ func (c *conn) lost(err error) error {
 		c.say("421 4.4.2 " + c.list.name + " has waited long enough for a command; closing the connection\r\n")
 	}
 	c.flush()
+	c.mute = true
 	return io.EOF
 }
 
@@ -208,6 +211,9 @@ func (c *conn) hangUp() error {
 
 // Write keeps a reply until the client has to answer it.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.mute {
+		return len(p), nil
+	}
 	c.out = append(c.out, p...)
 	if len(c.out) < outputSize {
 		return len(p), nil

@@ -96,7 +96,12 @@ func TestContentIsNotChanged(t *testing.T) {
 	cases := map[string]struct{ sent, want string }{
 		"dots":               {"Subject: x\r\n\r\n..\r\n.. two\r\nend.\r\n", "Subject: x\r\n\r\n.\r\n. two\r\nend.\r\n"},
 		"nothing":            {"", ""},
-		"no header":          {"just text, without a colon\r\nReturn-Path: <kept@in.text>\r\n", "just text, without a colon\r\nReturn-Path: <kept@in.text>\r\n"},
+		"no header":          {"just text, without a colon\r\nReturn-Path: <kept@in.text>\r\n", "\r\njust text, without a colon\r\nReturn-Path: <kept@in.text>\r\n"},
+		"text with a colon":  {"Dear Bob,\r\nNote: this is text\r\n", "\r\nDear Bob,\r\nNote: this is text\r\n"},
+		"text of one line":   {"Dear Bob: this is text\r\nNote: this too\r\n", "\r\nDear Bob: this is text\r\nNote: this too\r\n"},
+		"text with a margin": {"  Dear: Bob\r\n", "\r\n  Dear: Bob\r\n"},
+		"text after all":     {"Return-Path: <x@y>\r\n folded\r\nDear Bob\r\n", "\r\nDear Bob\r\n"},
+		"a mailbox's line":   {"From a@src.test Mon Jan  5 10:00:00 2026\r\nSubject: x\r\n\r\n", "From a@src.test Mon Jan  5 10:00:00 2026\r\nSubject: x\r\n\r\n"},
 		"empty header":       {"\r\nReturn-Path: <kept@in.text>\r\n", "\r\nReturn-Path: <kept@in.text>\r\n"},
 		"NUL and 8-bit":      {"Subject: \x00\xff\r\n\r\n\x00\x80\r\n", "Subject: \x00\xff\r\n\r\n\x00\x80\r\n"},
 		"a long line":        {"Subject: " + long + "\r\n\r\n" + long + long + "\r\n", "Subject: " + long + "\r\n\r\n" + long + long + "\r\n"},
@@ -348,4 +353,24 @@ func TestGarbage(t *testing.T) {
 		}
 	}
 	r.hello().cmd(250, "NOOP")
+}
+
+// A last chunk that breaks off is no message, although nothing more was to come.
+func TestBrokenOffInLastChunk(t *testing.T) {
+	t.Parallel()
+	r, mx := toMX(t, "-console", "127.0.0.1:0")
+	for range 3 {
+		c := r.hello()
+		c.cmd(250, "MAIL FROM:<a@src.test>")
+		c.cmd(250, "RCPT TO:<b@dst.test>")
+		c.raw("BDAT 100 LAST\r\nSubject: half\r\n\r\n")
+		c.Close()
+	}
+	r.hello().send(letter("whole"), "a@src.test", "b@dst.test")
+	arrived(t, mx, 1)
+	require.Eventually(t, func() bool {
+		return r.metric("relayd_queue_messages") == 0 && r.metric(`relayd_sessions{client="user"}`) == 1
+	}, patience, 20*time.Millisecond)
+	assert.Len(t, mx.Mailbox(), 1)
+	assert.EqualValues(t, 1, r.metric("relayd_accepted_messages_total"))
 }
