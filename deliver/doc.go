@@ -14,5 +14,22 @@
 //		fmt.Println(o)
 //	}
 //
-// A [Trace], a log/slog logger and a [Transcript] show what happens meanwhile.
+// A [Trace], a log/slog logger and a [Transcript] show what happens meanwhile: the transcript has every line that was said,
+// so that a refusal can be read word for word.
+//
+// # What decides an outcome
+//
+// The hosts of a domain are tried in order of preference, each at its addresses, until every recipient is taken or refused
+// for good. Only the word of a host about a recipient or about the message (a 5yz to MAIL, RCPT, DATA or the message) and
+// the word of a working DNS that there is no such domain or no way to it are permanent. A refusal at the greeting, 421,
+// silence, nonsense, a broken connection, a failed login, trouble with DNS, with TLS or with the message on our side are
+// temporary. [Outcome.Tried] tells what else was tried. When the connection is lost after the message and before the reply
+// to it, the host may have it: [Outcome.PossiblyDelivered].
+//
+// # What protects you
+//
+// MX records cannot lead to private addresses or back to this host. TLS is used where it is offered, and always where the
+// route asks for it. No password is sent in the clear unless the route says so, and none is shown in a transcript, log or
+// error, not even where a host repeats it. Bare CR and LF never reach the wire. Every step has its timeout ([Timeouts]),
+// and whatever a far end sends is bounded.
 package deliver

@@ -151,7 +151,7 @@ func (d *Deliverer) greeting(s *session) *Error {
 
 // ehlo greets with EHLO, and where that is unknown with HELO (RFC 5321, section 3.2).
 func (d *Deliverer) ehlo(s *session) *Error {
-	name := s.key.helo
+	name := oneWord(s.key.helo)
 	if name == "" {
 		name = d.set.hostname
 	}
@@ -160,9 +160,9 @@ func (d *Deliverer) ehlo(s *session) *Error {
 		verb = "LHLO "
 	}
 	s.caps = capabilities{}
-	reply, err := s.ask(d.set.timeouts.EHLO, verb+oneWord(name))
+	reply, err := s.ask(d.set.timeouts.EHLO, verb+name)
 	if err == nil && reply.Permanent() && s.key.protocol != route.LMTP {
-		reply, err = s.ask(d.set.timeouts.EHLO, "HELO "+oneWord(name))
+		reply, err = s.ask(d.set.timeouts.EHLO, "HELO "+name)
 		if err == nil && reply.Code == 250 {
 			return nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -555,6 +556,36 @@ func TestNothingInAnEnvelopeAddsToACommand(t *testing.T) {
 		require.Equal(t, deliver.Delivered, w.all(t, r, m)[0].Result)
 		require.Equal(t, deliver.Delivered, w.one(t, direct).Result)
 		require.NotContains(t, mx.Transcript(), "C: RSET")
+	})
+}
+
+// Whatever an envelope has in it, the commands are those of one message for one recipient.
+func FuzzEnvelope(f *testing.F) {
+	f.Add("me@example.org", "you@aol.test", "id", "rfc822", "orig@aol.test", "mail.example.org")
+	f.Add("", "\"a b\\\"<>\"@aol.test", "a b+=\x00", "utf-8", "jörg\\+\r\n@aol.test", "x\r\nRSET")
+	f.Add("jörg@bücher.test", "jörg@bücher.test.", "", "x;y", "z", "[IPv6:::1]")
+	f.Add("a@b\r\nRSET", "you@aol.test> NOTIFY=NEVER", "x\nRSET", "x\r\n", "", " ")
+	net, err := lab.New(lab.Options{InMemory: true})
+	require.NoError(f, err)
+	f.Cleanup(func() { _ = net.Close() })
+	require.NoError(f, net.Zone("aol.test", aol))
+	net.Server("mx.aol.test")
+	commands := regexp.MustCompile(`^EHLO [^\r\n]+\r\n` +
+		`(MAIL FROM:<[^\r\n]*>[^\r\n]*\r\nRCPT TO:<[^\r\n]*>[^\r\n]*\r\nDATA\r\n(` + regexp.QuoteMeta(hello) + `)?(\.\r\n)?)?(QUIT\r\n)?$`)
+	f.Fuzz(func(t *testing.T, from, to, id, kind, original, helo string) {
+		d := &deliver.Deliverer{Hostname: "mail.example.org", Limits: deliver.Limits{Idle: -1}}
+		w := &world{Internet: net, d: d}
+		writes := w.writes()
+		m := letter(to)
+		m.From, m.EnvelopeID, m.Return, m.UTF8 = from, id, dsn.Return(kind), len(id)%2 == 0
+		m.To[0].Original, m.To[0].Notify = dsn.Address{Type: kind, Addr: original}, dsn.NotifySuccess
+		r := route.Route{Hops: []route.Hop{{Kind: route.Smarthost, Host: "192.0.2.10", HELO: helo}}}
+		o := d.Deliver(t.Context(), r, m)[0]
+		require.NoError(t, d.Close())
+		checkOutcome(t, &o, to)
+		if said := strings.Join(writes(), ""); said != "" {
+			require.Regexp(t, commands, said)
+		}
 	})
 }
 
