@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/sortie-mail/sortie/dsn/reason"
-	"github.com/sortie-mail/sortie/route"
 )
 
 // How often something must happen before it is told: what happens to everybody at times, and what a smarthost should not do
@@ -203,6 +202,9 @@ func (e *entry) fate() string {
 	switch {
 	case e.detour != "":
 		return " Its mail goes through " + e.detour + " meanwhile."
+	case e.failed != "":
+		return " The detour through " + e.failed + " does not work either. The mail stays here, and is tried again until its " +
+			"lifetime ends. Then it goes back to its senders."
 	case e.permanent && !e.verdict.Blocked():
 		return " The mail goes back to its senders."
 	}
@@ -265,69 +267,47 @@ func (e *entry) refused(f *Finding, smarthost string) {
 func (e *entry) blocked(f *Finding, smarthost string) {
 	v := &e.verdict
 	if v.Admin != "" {
-		f.Text += "\n\n" + v.Admin
+		f.Text += "\n\n" + e.advice()
 	}
 	f.Possibilities = possibilities(v)
-	lines := e.detourLines(smarthost)
-	if e.detour == "" && len(lines) > 0 {
-		f.Remedy = append(f.Remedy, Step{Who: you, Lines: lines, Do: e.meanwhile(smarthost, lines)})
+	c := e.detourChange(smarthost)
+	switch {
+	case e.detour != "":
+	case e.failed != "":
+		f.Remedy = append(f.Remedy, Step{Who: you, Do: e.mendDetour()})
+	case !c.empty():
+		why := fmt.Sprintf("Meanwhile, route the mail for %s through your ISP (your internet provider)", e.who())
+		f.Remedy = append(f.Remedy, c.steps(why, ispNote(smarthost))...)
 	}
 	find := "Find out why, and mend it: its words above say what it objects to."
 	if len(f.Possibilities) > 0 {
 		find = "Find the cause: go through the possibilities in their order, and mend what you find."
 	}
-	ask := fmt.Sprintf("Then ask %s to take mail from this server again. Quote its words, and tell the internet address of "+
-		"this server.", e.who())
-	if len(v.Links) > 0 {
-		ask = fmt.Sprintf("Then ask %s to take mail from this server again: the links below may help. Quote its words, and "+
-			"tell the "+
-			"internet address of this server.", e.who())
+	help := "."
+	if leads(v) {
+		help = ": the links below may help."
 	}
+	ask := fmt.Sprintf("Then ask %s to take mail from this server again%s Quote its words, and tell the internet address of "+
+		"this server.", e.who(), help)
 	f.Remedy = append(
 		f.Remedy, Step{Who: you, Do: find}, Step{Who: you, Do: ask},
 		Step{Who: "the postmaster of " + e.who(), Do: "takes the address of this server off its list, or says what is still " +
 			"wrong."},
 	)
-	if len(lines) > 0 {
-		f.Remedy = append(f.Remedy, Step{Who: you, Do: "When it accepts mail again, take what was added for it out of the " +
-			"routing file."})
+	switch {
+	case e.detour != "":
+		f.Remedy = append(f.Remedy, (&change{}).back())
+	case e.failed == "" && !c.empty():
+		f.Remedy = append(f.Remedy, c.back())
 	}
 }
 
-// meanwhile is the step that gets the mail there by another way.
-func (e *entry) meanwhile(smarthost string, lines []string) string {
-	line := "this line"
-	if len(lines) > 1 {
-		line = "these lines"
+// mendDetour is the step where the mail has another way already, which does not work either.
+func (e *entry) mendDetour() string {
+	entry := "The route"
+	if e.route != "" {
+		entry = "The entry " + e.route + " of the routing file"
 	}
-	text := fmt.Sprintf("Meanwhile, route the mail for %s through your ISP (your internet provider): add %s to the routing "+
-		"file.", e.who(), line)
-	if smarthost == defaultSmarthost {
-		text += " Put the name of your ISP's mail server in place of mail.isp.example."
-	}
-	return text
-}
-
-// detourLines are entries of the routing file that send the place's mail through a smarthost: by the recipients' domains,
-// and where several share the provider also by its MX hosts. Nothing is told that a routing file could not have.
-func (e *entry) detourLines(smarthost string) (lines []string) {
-	add := func(pattern, comment string) {
-		if _, err := route.Parse("", strings.NewReader(pattern+" direct\n")); err == nil {
-			lines = append(lines, pattern+" "+smarthost+comment)
-		}
-	}
-	for _, domain := range e.sortedDomains() {
-		add("*@"+domain, "")
-	}
-	if len(e.domains) == 1 && !e.more {
-		return lines
-	}
-	const others = " # and all other domains with its mail servers"
-	if e.below {
-		add("mx:*."+e.name, others)
-	}
-	if e.at && !strings.HasPrefix(e.name, "[") {
-		add("mx:"+e.name, others)
-	}
-	return lines
+	return fmt.Sprintf("%s has a detour for this mail, through the smarthost %s, and that does not take it either. What is "+
+		"said of the smarthost here tells why: mend that first, or give the entry another smarthost.", entry, e.failed)
 }

@@ -94,12 +94,14 @@ type entry struct {
 	id        string   // of a message
 	route     string   // the entry of the routing file that led there
 
-	domains map[string]bool // of recipients
-	more    bool            // there were more than are kept
-	below   bool            // hosts are below the place's name
-	at      bool            // a host has the place's name itself
-	detour  string          // the smarthost that the mail goes through instead
-	connect bool            // it did not even come to a connection
+	from    origin            // of the mail
+	domains map[string]origin // of recipients, with what led their mail here last
+	more    bool              // there were more than are kept
+	below   bool              // hosts are below the place's name
+	at      bool              // a host has the place's name itself
+	detour  string            // the smarthost that the mail goes through instead
+	failed  string            // the smarthost that the mail should go through instead, and does not
+	connect bool              // it did not even come to a connection
 }
 
 // Observe takes note of an outcome. It has the shape of [deliver.Trace]'s Outcome.
@@ -164,12 +166,18 @@ func (e *entry) end(at time.Time) {
 
 func (e *entry) addDomain(domain string) {
 	switch {
-	case domain == "" || e.domains[domain]:
-	case len(e.domains) >= maxDomains:
+	case domain == "":
+	case !e.has(domain) && len(e.domains) >= maxDomains:
 		e.more = true
 	default:
-		e.domains[domain] = true
+		e.domains[domain] = e.from
 	}
+}
+
+// has reports whether a recipient domain is among those that are kept.
+func (e *entry) has(domain string) bool {
+	_, ok := e.domains[domain]
+	return ok
 }
 
 // room makes a new entry, and forgets another where there are too many.
@@ -184,7 +192,7 @@ func (r *Refusals) room(p place, m matter) *entry {
 	if r.places[p] == nil {
 		r.places[p] = map[matter]*entry{}
 	}
-	e := &entry{place: p, matter: m, domains: map[string]bool{}}
+	e := &entry{place: p, matter: m, domains: map[string]origin{}}
 	r.places[p][m] = e
 	r.count++
 	return e
@@ -244,7 +252,7 @@ func (r *Refusals) works(o *deliver.Outcome, failures []entry, at time.Time) {
 			continue
 		}
 		for _, e := range matters {
-			if e.kind == routeFailed && ((p == here && o.Route.Pattern != "") || e.domains[domain]) {
+			if e.kind == routeFailed && ((p == here && o.Route.Pattern != "") || e.has(domain)) {
 				e.end(at)
 			}
 		}
@@ -255,7 +263,7 @@ func (r *Refusals) works(o *deliver.Outcome, failures []entry, at time.Time) {
 func (r *Refusals) detour(domain, smarthost string) {
 	for p, matters := range r.places {
 		for _, e := range matters {
-			if !p.smarthost && e.kind == refused && e.ended.IsZero() && e.domains[domain] {
+			if !p.smarthost && e.kind == refused && e.ended.IsZero() && e.has(domain) {
 				e.detour = smarthost
 			}
 		}
@@ -284,8 +292,12 @@ func failuresOf(o *deliver.Outcome) []entry {
 			continue // another host of the same hop had the last word
 		}
 		e := entry{clear: inClear}
-		if o.Result.Success() && o.Hop.Kind == route.Smarthost && t.Hop.Kind == route.MX {
-			e.detour = placeOf(&o.Hop, o.Host).name
+		if o.Hop.Kind == route.Smarthost && t.Hop.Kind == route.MX {
+			if o.Result.Success() {
+				e.detour = placeOf(&o.Hop, o.Host).name
+			} else if len(all) > 0 && all[0].smarthost {
+				e.failed = all[0].name
+			}
 		}
 		failed := deliver.Outcome{
 			Result: deliver.TempFail, Route: o.Route, Hop: t.Hop, Host: t.Host, Addr: t.Addr, Stage: t.Stage,
@@ -328,6 +340,7 @@ func (e *entry) of(o *deliver.Outcome) bool {
 	if e.kind == refused {
 		e.class = o.Reason.Class()
 	}
+	e.from = originOf(&o.Route)
 	if o.Route.Pattern != "" {
 		e.route = clean(o.Route.Where(), maxSaid)
 	}

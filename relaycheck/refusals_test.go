@@ -158,6 +158,130 @@ func TestRefusalsDetour(t *testing.T) {
 	}
 }
 
+// What is told to be done to the routing file that led the mail here leaves one that works, and that sends the mail another way.
+func TestRefusalsDetourOfEntries(t *testing.T) {
+	const isp = " smtp://mail.isp.example"
+	for _, tc := range []struct {
+		name    string
+		routes  string
+		to      []string
+		do      string // the first step begins so
+		lines   []string
+		changed string
+	}{
+		{"no entry", "", []string{"a@aol.com"}, "add this line", []string{"*@aol.com" + isp}, "*@aol.com" + isp},
+		{"all mail", "* direct\n", []string{"a@aol.com"}, "add this line", []string{"*@aol.com" + isp}, "* direct\n*@aol.com" + isp},
+		{
+			"the very pattern", "# first\n*@Aol.com direct tls=required\n",
+			[]string{"a@aol.com", "b@aol.com"},
+			"replace line 2 of routes (*@Aol.com) by this line.",
+			[]string{"*@Aol.com" + isp},
+			"*@Aol.com" + isp,
+		},
+		{
+			"an address", "* direct\na@aol.com direct\n",
+			[]string{"a@aol.com"},
+			"replace line 2 of routes (a@aol.com) by this line.",
+			[]string{"a@aol.com" + isp},
+			"* direct\na@aol.com" + isp,
+		},
+		{
+			"a sender", "from:me@example.org direct\n",
+			[]string{"a@aol.com"},
+			"replace line 1 of routes (from:me@example.org) by this line.",
+			[]string{"from:me@example.org" + isp},
+			"from:me@example.org" + isp,
+		},
+		{
+			"one of two", "*@aol.com direct\n",
+			[]string{"a@aol.com", "a@yahoo.com"},
+			"replace line 1 of routes (*@aol.com) by this line.",
+			[]string{"*@aol.com" + isp},
+			"*@aol.com" + isp,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var r relaycheck.Refusals
+			table, err := route.Parse("routes", strings.NewReader(tc.routes))
+			require.NoError(t, err)
+			for _, to := range tc.to {
+				o := aol(to)
+				o.Route, err = table.Route(t.Context(), route.Query{Sender: "me@example.org", Recipient: to})
+				require.NoError(t, err)
+				r.Observe(message("m"), o)
+			}
+			findings := r.Findings()
+			wellFormed(t, findings)
+			steps := findings[0].Remedy
+			assert.Contains(t, steps[0].Do, "(your internet provider): "+tc.do)
+			assert.Equal(t, tc.lines, steps[0].Lines)
+			replaced := strings.Contains(tc.do, "replace")
+			assert.Equal(t, replaced, strings.Contains(steps[len(steps)-1].Do, "put back what was replaced"))
+			table, err = route.Parse("routes", strings.NewReader(tc.changed))
+			require.NoError(t, err)
+			way, err := table.Route(t.Context(), route.Query{Sender: "me@example.org", Recipient: tc.to[0]})
+			require.NoError(t, err)
+			assert.Equal(t, "smtp://mail.isp.example", way.String())
+			if len(tc.to) > 1 && tc.name == "one of two" {
+				assert.Contains(t, steps[1].Do, "For the rest of it: add these lines to the routing file.")
+				assert.Equal(t, "*@yahoo.com"+isp, steps[1].Lines[0])
+			}
+		})
+	}
+}
+
+// A detour of the route that does not work either is what must be mended, and no other is offered.
+func TestRefusalsDetourFails(t *testing.T) {
+	var r relaycheck.Refusals
+	direct := aol("you@aol.com")
+	o := through(refusal("you@aol.com", "mail.isp.example", reason.Verdict{Matter: reason.MatterDomain, Classes: []reason.Class{reason.RelayingDenied}}, "550 no"), "mail.isp.example")
+	o.Route = route.Route{Pattern: "*@aol.com", File: "routes", Line: 5}
+	direct.Reason.Admin = reason.Classify(reason.Input{Reply: direct.Reply}).Admin
+	o.Tried = []deliver.Try{{Host: direct.Host, Addr: direct.Addr, Stage: direct.Stage, Reply: direct.Reply, Reason: direct.Reason}}
+	r.Observe(message("m"), o)
+	findings := r.Findings()
+	wellFormed(t, findings)
+	find(t, findings, "smarthost/mail.isp.example/refusal/relaying-denied")
+	f := find(t, findings, "refusal/yahoodns.net/open-relay")
+	assert.Contains(t, f.Remedy[0].Do, "The entry routes:5: *@aol.com of the routing file has a detour for this mail, through the smarthost mail.isp.example")
+	assert.Contains(t, f.Text, "The detour through mail.isp.example does not work either.")
+	for _, step := range f.Remedy {
+		assert.Empty(t, step.Lines)
+	}
+	assert.NotContains(t, f.Text, "Meanwhile, route")
+}
+
+// With a detour in force nobody is told to take one, whatever the class; and links are offered as help where they lead to somebody.
+func TestRefusalsAdvice(t *testing.T) {
+	for _, classes := range [][]reason.Class{
+		{reason.OpenRelay},
+		{reason.OpenProxy},
+		{reason.OpenRelay, reason.OpenProxy, reason.DynamicAddress},
+		{reason.DynamicAddress},
+		{reason.Blocklisted},
+		{reason.BadReputation},
+	} {
+		t.Run(fmt.Sprint(classes), func(t *testing.T) {
+			v := (*reason.Rules)(nil).Explain(classes...)
+			require.Contains(t, v.Admin, "oute", "it has advice to leave out")
+			var r relaycheck.Refusals
+			r.Observe(message("m"), refusal("a@b.example", "mx.b.example", v, "554 no"))
+			assert.Contains(t, r.Findings()[0].Text, v.Admin)
+			assert.NotContains(t, fmt.Sprint(r.Findings()[0].Remedy), "links below")
+			r.Observe(message("m"), through(success("a@b.example", "mail.isp.example"), "mail.isp.example"))
+			f := r.Findings()[0]
+			assert.Contains(t, f.Text, "Its mail goes through mail.isp.example meanwhile.")
+			assert.NotContains(t, strings.ReplaceAll(f.Text, "through mail.isp.example meanwhile", ""), "eanwhile")
+			assert.Contains(t, f.Text, v.Admin[:40])
+			assert.True(t, strings.HasSuffix(f.Text, "."), f.Text)
+
+			v.Links = append(v.Links, reason.Link{Title: "Its postmaster", URL: "https://postmaster.b.example/"})
+			r.Observe(message("m"), refusal("a@b.example", "mx.b.example", v, "554 no"))
+			assert.Contains(t, fmt.Sprint(r.Findings()[0].Remedy), "again: the links below may help. Quote its words")
+		})
+	}
+}
+
 // Some providers put off everybody now and then: once is no reason to do anything.
 func TestRefusalsPutOff(t *testing.T) {
 	var r relaycheck.Refusals

@@ -18,7 +18,7 @@ func (e *entry) refusedBySmarthost(f *Finding) {
 	}
 	f.Text += e.fate()
 	if v.Admin != "" {
-		f.Text += "\n\n" + v.Admin
+		f.Text += "\n\n" + e.advice()
 	}
 	f.Possibilities = possibilities(v)
 	f.Links = slices.Clone(v.Links)
