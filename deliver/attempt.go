@@ -35,9 +35,10 @@ func (d *Deliverer) attempt(ctx context.Context, hop *route.Hop, m *Message, pen
 		return
 	}
 	a.hosts(ctx, targets)
+	var said *target // the last one that answered in the clear: its other addresses are the same host
 	for _, p := range a.clear {
-		if !a.done(ctx) {
-			a.address(ctx, p, true)
+		if !a.done(ctx) && p.target != said && a.address(ctx, p, true) {
+			said = p.target
 		}
 	}
 	if ctx.Err() != nil {

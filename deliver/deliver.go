@@ -38,7 +38,8 @@ type Deliverer struct {
 	// interfaces are looked up once; loopback is not among them.
 	Self []netip.Addr
 
-	// Dial makes connections; nil is a net.Dialer. It is not asked for hops with a source address.
+	// Dial makes connections, of network "tcp" or "unix"; nil is a net.Dialer. It is not asked for hops with a source
+	// address.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is where roots, client certificates and versions come from; nil is the system's roots, TLS 1.2 at least, and
 	// for opportunistic TLS 1.0. Server names and verification are the Deliverer's own matter.

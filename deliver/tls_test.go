@@ -59,7 +59,10 @@ func TestTLSModes(t *testing.T) {
 					}
 					o := w.one(t, by(t, hops))
 					if want[name] == fails {
-						if mode != "none" {
+						if mode == "none" { // our route is at fault, and nobody's mail is returned for that
+							require.Equal(t, deliver.TempFail, o.Result, "%v", o)
+							require.True(t, o.RouteTrouble)
+						} else {
 							require.Equal(t, deliver.TempFail, o.Result, "%v", o)
 							require.Equal(t, deliver.StageTLS, o.Stage)
 							require.Contains(t, []string{"4.7.4", "4.7.5", "4.7.0"}, o.Status.String())
@@ -102,6 +105,21 @@ func TestTheClearIsTriedLast(t *testing.T) {
 		require.Equal(t, "a.aol.test", o.Tried[0].Host)
 		require.Equal(t, deliver.StageTLS, o.Tried[0].Stage)
 		require.Equal(t, "451 4.3.0 later", o.Tried[1].Reply.String())
+	})
+}
+
+// std: T1
+func TestAHostIsAskedOnceInTheClear(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		seen := w.watch()
+		require.NoError(t, w.Zone("aol.test", "@ MX 10 mx\nmx A 192.0.2.10\nmx AAAA 2001:db8::10"))
+		w.Server("mx.aol.test", lab.Offer{TLS: lab.TLSBroken}, lab.Refuse(lab.AtRcpt, "451 4.3.0 later"))
+		o := w.one(t, direct)
+		require.Equal(t, "451 4.3.0 later", o.Reply.String())
+		require.Equal(t, []string{
+			"mx.aol.test [2001:db8::10]:25", "mx.aol.test 192.0.2.10:25", // with TLS
+			"mx.aol.test [2001:db8::10]:25",
+		}, seen.connects)
 	})
 }
 

@@ -253,10 +253,10 @@ func (t *transaction) answerData(reply dsn.Reply) *Error {
 func (t *transaction) refusal(stage Stage, r dsn.Reply) *Error {
 	switch r.Code {
 	case 530, 534, 535, 538: // RFC 4954, section 6; RFC 3207, section 4
-		if t.hop.Kind == route.Smarthost {
+		switch {
+		case t.hop.Kind == route.Smarthost || t.s.key.mode == route.TLSNone:
 			return replyErr(stage, r).trouble()
-		}
-		if t.s.key.plain {
+		case t.s.key.plain:
 			return hostErr(stage, r)
 		}
 	}
