@@ -13,7 +13,8 @@
 //	lock                held by the process that has the spool open; says which
 //	log/0000000001.log  segments of one append-only log, in order
 //	large/ID            bodies of more than 128 KiB, a file each
-//	damaged/            what could not be read at an opening, set aside byte for byte
+//	damaged/            what could not be read at an opening, set aside byte for byte: NUMBER-OFFSET is a region of a
+//	                    segment, ID is a body whose message is not in the log
 //
 // A segment is text but for the bodies, and can be read with less. It starts with a line
 //
@@ -36,11 +37,13 @@
 // # How it keeps its promises
 //
 // Concurrent calls share one write and one fsync (group commit), and return when it has ended. A write that the disk
-// has no room for is taken back, and the call fails with [queue.ErrFull]; a failed fsync ends all writing, because
+// has no room for is taken back, and the call fails with [queue.ErrFull]; a failed fsync ends all writing and leasing, because
 // nobody knows what reached the disk (what was acknowledged before it is safe, and is there after a restart).
 // The oldest segment is removed when nothing in it is alive; when dead mail takes more room than
-// live mail, the live messages of the oldest segment are written anew at the log's end first.
+// live mail, the live messages of the oldest segment are written anew at the log's end first. Segments go in order only, each
+// durably before the next, so that a settlement is never forgotten before the message that it settles.
 //
-// Repair is automatic at Open: a region whose checksum is wrong is copied to damaged/, logged with what it held, and
-// passed over; everything after it is used.
+// Repair is automatic at Open: a region whose checksum is wrong, or that the disk cannot read, is copied to damaged/, logged with
+// what it held, and passed over; everything after it is used. A log that belongs to another spool, and a newer format, are
+// errors, and nothing is touched.
 package disk

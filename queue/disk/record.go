@@ -38,7 +38,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type mailMeta struct {
 	memory.Message
 	File bool   `json:"file,omitempty"` // the body is in large/ID
-	Sum  uint32 `json:"sum,omitempty"`  // CRC-32C of a body that the record's own checksum does not cover alone
+	Sum  uint32 `json:"sum,omitempty"`  // CRC-32C of what the body should be; 0 in the log is that of the record
 }
 
 // settleMeta is the JSON of a settle record.

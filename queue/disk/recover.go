@@ -297,6 +297,9 @@ func (q *Queue) applyMail(s *segment, rec read) error {
 	}
 	q.ids.Seen(m.ID)
 	p := place{seg: s, off: rec.at, size: rec.body, file: m.File, sum: m.Sum}
+	if m.Sum == 0 && !m.File {
+		p.sum = rec.bodySum
+	}
 	s.live.Add(p.stored())
 	m.Body = p
 	q.index.Add(m.Message)
