@@ -16,7 +16,6 @@ var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 type readError struct{ err error }
 
 func (e *readError) Error() string { return e.err.Error() }
-func (e *readError) Unwrap() error { return e.err }
 
 // maxEmptyReads is how often a body may give nothing in a row, and no error, before it is given up.
 const maxEmptyReads = 100
