@@ -27,10 +27,12 @@ type Reloader struct {
 	mx    MXLookup
 	table atomic.Pointer[Table]
 
-	mu    sync.Mutex  // held while the file is looked at and read
-	seen  fs.FileInfo // guarded by mu: the file that was read last
-	last  fs.FileInfo // guarded by mu: the file at the last look
-	again time.Time   // guarded by mu: when a broken file is read again although it has not changed; zero for one that is not
+	mu     sync.Mutex  // held while the file is looked at and read
+	seen   fs.FileInfo // guarded by mu: the file that was read last
+	last   fs.FileInfo // guarded by mu: the file at the last look
+	again  time.Time   // guarded by mu: when a broken file is read again although it has not changed; zero for one that is not
+	broken error       // guarded by mu: what is wrong with the file that was read last
+	lost   error       // guarded by mu: why the last look found no file
 }
 
 // retryBroken is how long a broken file is left alone: what is wrong may be a secret that is not there yet.
@@ -56,6 +58,17 @@ func (r *Reloader) Table() *Table { return r.table.Load() }
 // Route implements [Router] by the table in force.
 func (r *Reloader) Route(ctx context.Context, q Query) (Route, error) {
 	return r.table.Load().Route(ctx, q)
+}
+
+// Err is why the table in force is not that of the newest file: all mistakes in it, or that it cannot be read. nil is all
+// well.
+func (r *Reloader) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lost != nil {
+		return r.lost
+	}
+	return r.broken
 }
 
 // Reload reads the file now, changed or not: what a host calls on SIGHUP, also after a secret changed. Where the file is
@@ -89,8 +102,9 @@ func (r *Reloader) load(always bool) (changed bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	info, err := os.Stat(r.file)
-	if err != nil {
-		return false, fmt.Errorf("route: %w", err)
+	if r.lost = nil; err != nil {
+		r.lost = fmt.Errorf("route: %w", err)
+		return false, r.lost
 	}
 	rests, due := same(info, r.last), !r.again.IsZero() && !time.Now().Before(r.again)
 	r.last = info
@@ -99,7 +113,7 @@ func (r *Reloader) load(always bool) (changed bool, err error) {
 	}
 	r.seen, r.again = info, time.Now().Add(retryBroken)
 	t, err := ReadFile(r.file)
-	if err != nil {
+	if r.broken = err; err != nil {
 		return false, err
 	}
 	r.again = time.Time{}

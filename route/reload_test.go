@@ -215,3 +215,26 @@ func TestReloaderNeedsAFile(t *testing.T) {
 	_, err := route.NewReloader(filepath.Join(t.TempDir(), "none"), nil)
 	assert.ErrorIs(t, err, os.ErrNotExist)
 }
+
+// What is wrong with the newest file can be asked until the table is that of the newest file again.
+func TestReloaderErr(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, name, _ := newReloaded(t, "* direct\n")
+		require.NoError(t, r.Err())
+		require.NoError(t, os.WriteFile(name, []byte("* smtp//broken.example\n"), 0o600))
+		wait()
+		require.ErrorContains(t, r.Err(), "routes:1:")
+		require.NoError(t, os.Rename(name, name+".away"))
+		wait()
+		require.ErrorIs(t, r.Err(), os.ErrNotExist)
+		require.NoError(t, os.Rename(name+".away", name))
+		wait()
+		require.ErrorContains(t, r.Err(), "routes:1:", "it is back, and as broken as before")
+		require.NoError(t, os.WriteFile(name, []byte("* hold\n"), 0o600))
+		wait()
+		require.NoError(t, r.Err())
+		require.NoError(t, os.Remove(name))
+		require.Error(t, r.Reload())
+		require.ErrorIs(t, r.Err(), os.ErrNotExist)
+	})
+}
