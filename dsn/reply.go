@@ -38,17 +38,16 @@ func ParseReply(text string) (Reply, error) {
 }
 
 // Status is the enhanced status code at the start of the reply's text (RFC 2034), or "" where it has none or
-// its class contradicts the reply code (RFC 2034, section 4: the reply code rules).
+// its class contradicts the reply code (RFC 2034, section 4: the reply code rules). All lines should have it; where only
+// some do, the first of those counts.
 func (r Reply) Status() Status {
-	if len(r.Lines) == 0 {
-		return ""
+	for _, line := range r.Lines {
+		word, _, _ := strings.Cut(line, " ")
+		if s, ok := ParseStatus(word); ok && s.Class() == r.Code/100 {
+			return s
+		}
 	}
-	word, _, _ := strings.Cut(r.Lines[0], " ")
-	s, ok := ParseStatus(word)
-	if !ok || s.Class() != r.Code/100 {
-		return ""
-	}
-	return s
+	return ""
 }
 
 // Text is what the reply says in words: its lines without enhanced status codes, joined by newlines.
