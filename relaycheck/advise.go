@@ -16,27 +16,31 @@ import (
 const (
 	many = 10
 	few  = 3
-	// blockedPlaces is how many providers must be out of reach before it is the way out that is blocked.
+	// suspectPlaces is how many providers must be out of reach, and none in reach, before it may be the way out that is blocked;
+	// blockedPlaces is how many before it is.
+	suspectPlaces = 2
 	blockedPlaces = 3
+	// long is how long an outage lasts that does not pass by itself in a moment. Mail that waits for it is not tried meanwhile, so
+	// that counts say little.
+	long = 10 * time.Minute
 )
 
 const defaultSmarthost = "smtp://mail.isp.example"
 
-// Findings tells what is known now, the worst first. Ids begin with "refusal/", "unreachable/", "tls/" and "smarthost/", and then
-// name the provider or the smarthost. What is over is told for a week, what has not been seen again for 30 days.
+// Findings tells what is known now, the worst first. Ids begin with "refusal/", "unreachable/", "tls/", "route/", "smarthost/"
+// and "dns/", and then name the provider, the smarthost or the entry of the routing file. What is over is told for a week, what has not been seen again for 30 days.
 func (r *Refusals) Findings() []Finding {
 	now := time.Now()
 	r.mu.Lock()
 	entries := r.told(now)
-	direct := r.direct
 	r.mu.Unlock()
 	findings := []Finding{}
-	blocked := wayOutBlocked(entries, direct)
+	blocked := wayOutBlocked(entries, cmp.Or(r.Smarthost, defaultSmarthost))
 	if blocked != nil {
 		findings = append(findings, *blocked)
 	}
 	for _, e := range entries {
-		if f, ok := e.finding(r.Smarthost); ok && (blocked == nil || e.kind != unreachable || e.smarthost) {
+		if f, ok := e.finding(r.Smarthost); ok && (blocked == nil || !e.noWayOut()) {
 			findings = append(findings, f)
 		}
 	}
@@ -53,7 +57,8 @@ func (r *Refusals) told(now time.Time) (entries []*entry) {
 				continue
 			}
 			told := *e
-			told.domains = maps.Clone(e.domains)
+			told.domains, told.lasting = maps.Clone(e.domains), now.Sub(e.since())
+			told.alone, told.cut = !r.taken.After(e.since()), e.since().After(r.direct)
 			entries = append(entries, &told)
 		}
 	}
@@ -85,6 +90,8 @@ func (e *entry) finding(smarthost string) (f Finding, ok bool) {
 		e.tlsFailed(&f)
 	case e.kind == unreachable:
 		e.unreachable(&f)
+	case e.kind == dnsFailed:
+		e.dnsFailed(&f)
 	default:
 		e.routeFailed(&f)
 	}
@@ -98,7 +105,9 @@ func (e *entry) worth() bool {
 		forGood := e.permanent && e.verdict.Matter != reason.MatterMessage
 		return e.count >= many || e.aboutUs() || e.trouble || forGood || (e.smarthost && e.count >= few)
 	case unreachable:
-		return e.count >= many || (e.smarthost && e.count >= few)
+		return e.count >= many || e.smarthost || (e.count >= few && e.cut)
+	case dnsFailed:
+		return e.several() || (e.nobody && e.ended.IsZero())
 	}
 	return true
 }
@@ -124,6 +133,8 @@ func (e *entry) findingID() string {
 		class = "name"
 	case routeFailed:
 		class = "route"
+	case dnsFailed:
+		class = "dns"
 	}
 	switch {
 	case e.smarthost && e.kind == refused:
@@ -154,6 +165,8 @@ func (e *entry) subject() string {
 	switch {
 	case e.smarthost:
 		return "The smarthost " + e.name
+	case e.kind == dnsFailed:
+		return "DNS"
 	case e.own:
 		return "The " + e.way()
 	}
@@ -217,11 +230,15 @@ func (e *entry) over(f *Finding) {
 	what := map[kind]string{
 		refused: "refused our mail", unreachable: "could not be reached", tlsFailed: "could not be spoken to with encryption",
 		loginFailed: "refused our login", nameFailed: "could not be found by its name", routeFailed: "could not be used",
+		dnsFailed: "did not answer",
 	}[e.kind]
 	f.Title = fmt.Sprintf("%s %s until %s", e.subject(), what, when(e.ended))
 	f.Text = fmt.Sprintf("That is over: %s has accepted mail again since.%s", e.who(), e.hosted())
 	if e.own {
 		f.Text = "That is over: mail has gone its way since."
+	}
+	if e.kind == dnsFailed {
+		f.Text = "That is over: it has led to mail servers again since."
 	}
 	if e.detour != "" {
 		f.Remedy = []Step{{Who: you, Do: fmt.Sprintf("If the routing file has an entry that sends this mail through %s, "+

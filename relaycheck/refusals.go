@@ -34,7 +34,8 @@ type Refusals struct {
 	mu     sync.Mutex
 	places map[place]map[matter]*entry
 	count  int       // of entries
-	direct time.Time // when a host last took mail without a smarthost
+	direct time.Time // when a host last answered without a smarthost
+	taken  time.Time // when mail was last taken
 }
 
 // Bounds on what is remembered.
@@ -74,14 +75,16 @@ const (
 	loginFailed             // the smarthost does not let us in
 	nameFailed              // the smarthost's name leads nowhere
 	routeFailed             // the route is wrong in another way
+	dnsFailed               // nobody tells where it is
 )
 
 // An entry is one matter at one place.
 type entry struct {
 	place
 	matter
-	first, last, ended, between time.Time // between is when it was over for a while
-	count                       int
+	first, last, ended time.Time
+	between, again     time.Time // when it was over for a while, and when that ended
+	count              int
 
 	verdict   reason.Verdict
 	host      string   // who said it last
@@ -102,6 +105,13 @@ type entry struct {
 	detour  string            // the smarthost that the mail goes through instead
 	failed  string            // the smarthost that the mail should go through instead, and does not
 	connect bool              // it did not even come to a connection
+	asked   string            // the name that DNS does not tell of
+	nobody  bool              // no DNS server was of use
+
+	// Of what is told:
+	lasting time.Duration // since it began, or began again
+	alone   bool          // no mail has been taken since
+	cut     bool          // no host has answered without a smarthost since
 }
 
 // Observe takes note of an outcome. It has the shape of [deliver.Trace]'s Outcome.
@@ -119,8 +129,9 @@ func (r *Refusals) Observe(m *deliver.Message, o deliver.Outcome) {
 	defer r.mu.Unlock()
 	for i := range failures {
 		failures[i].id = id
-		r.note(&failures[i], recipientDomain(&o), at)
+		r.note(&failures[i], cmp.Or(failures[i].asked, recipientDomain(&o)), at)
 	}
+	r.answered(&o, failures, at)
 	if o.Result.Success() && (o.Hop.Kind == route.MX || o.Hop.Kind == route.Smarthost) {
 		r.success(&o, at)
 		r.works(&o, failures, at)
@@ -143,14 +154,17 @@ func (r *Refusals) note(f *entry, domain string, at time.Time) {
 	}
 	old := *e
 	*e = *f
-	e.first, e.last, e.between, e.count = old.first, at, old.between, old.count+1
+	e.first, e.last, e.between, e.again, e.count = old.first, at, old.between, old.again, old.count+1
 	e.domains, e.more, e.below, e.at = old.domains, old.more, old.below || f.below, old.at || f.at
 	e.addDomain(domain)
 }
 
 // reopen goes on with what was over.
 func (e *entry) reopen(at time.Time) {
-	e.between = e.ended
+	e.between, e.again = e.ended, at
+	if e.kind == dnsFailed { // that several names got no answer says something where none did in between
+		e.domains, e.more = map[string]origin{}, false
+	}
 	if at.Sub(e.ended) > sameStreak {
 		e.first, e.count, e.between = at, 0, time.Time{}
 	}
@@ -162,6 +176,14 @@ func (e *entry) end(at time.Time) {
 	if e.ended.IsZero() && !at.Before(e.last) {
 		e.ended = at
 	}
+}
+
+// since is when it began, or began again after it was over.
+func (e *entry) since() time.Time {
+	if e.again.IsZero() {
+		return e.first
+	}
+	return e.again
 }
 
 func (e *entry) addDomain(domain string) {
@@ -233,13 +255,7 @@ func (r *Refusals) success(o *deliver.Outcome, at time.Time) {
 			e.end(at)
 		}
 	}
-	if !p.smarthost {
-		if at.After(r.direct) {
-			r.direct = at
-		}
-		return
-	}
-	if domain := recipientDomain(o); domain != "" {
+	if domain := recipientDomain(o); domain != "" && p.smarthost {
 		r.detour(domain, p.name)
 	}
 }
@@ -274,7 +290,13 @@ func (r *Refusals) detour(domain, smarthost string) {
 func failuresOf(o *deliver.Outcome) []entry {
 	var all []entry
 	add := func(o *deliver.Outcome, e entry) {
-		if e.of(o) && !slices.ContainsFunc(all, func(f entry) bool { return f.place == e.place && f.matter == e.matter }) {
+		known := func(e *entry) bool {
+			return slices.ContainsFunc(all, func(f entry) bool { return f.place == e.place && f.matter == e.matter })
+		}
+		if e.of(o) && !known(&e) {
+			all = append(all, e)
+		}
+		if e, ok := unanswered(o); ok && !known(&e) {
 			all = append(all, e)
 		}
 	}
@@ -305,6 +327,9 @@ func failuresOf(o *deliver.Outcome) []entry {
 		}
 		if t.Reply.IsZero() {
 			failed.Detail = t.Err
+		}
+		if strings.Contains(t.Err, lookupFailed) {
+			failed.Status = "4.4.3"
 		}
 		add(&failed, e)
 	}

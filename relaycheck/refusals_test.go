@@ -470,7 +470,7 @@ func TestRefusalsOfWhat(t *testing.T) {
 		{"a smarthost's refusal", isp(perm(verdict(reason.MatterDomain, reason.RelayingDenied))), "smarthost/mail.isp.example/refusal/relaying-denied", "smarthost/mail.isp.example/refusal/relaying-denied", relaycheck.Serious},
 		{"a smarthost's word about a user", isp(perm(verdict(reason.MatterMailbox, reason.UserUnknown))), "", "", 0},
 		{"a smarthost that is busy", isp(temp(verdict(reason.MatterDomain, reason.SystemError))), "", "smarthost/mail.isp.example/refusal/system-error", relaycheck.Warning},
-		{"a smarthost that is away", isp(lost), "", "smarthost/mail.isp.example/unreachable", relaycheck.Serious},
+		{"a smarthost that is away", isp(lost), "smarthost/mail.isp.example/unreachable", "smarthost/mail.isp.example/unreachable", relaycheck.Serious},
 		{"a smarthost without TLS", isp(noTLS), "smarthost/mail.isp.example/tls", "smarthost/mail.isp.example/tls", relaycheck.Serious},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -573,6 +573,37 @@ func TestRefusalsRouteTrouble(t *testing.T) {
 	}
 }
 
+// Names that get no answer one by one, while mail goes elsewhere in between, are their own matter.
+func TestRefusalsDNSOfDomains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r relaycheck.Refusals
+		failed := func(domain, detail string) deliver.Outcome {
+			return deliver.Outcome{Recipient: "a@" + domain, Status: "4.4.3", Stage: deliver.StageRoute, Detail: "the MX records of " + domain + " could not be looked up: " + detail}
+		}
+		for range 20 {
+			observe(&r, 1, failed("one.example", "server 192.0.2.53:53: SERVFAIL"))
+			observe(&r, 1, success("you@fine.example", "mx.fine.example"))
+			observe(&r, 1, failed("two.example", "server 192.0.2.53:53: no answer within 5s over udp"))
+			observe(&r, 1, success("you@fine.example", "mx.fine.example"))
+			assert.Empty(t, r.Findings())
+		}
+		for range 20 {
+			observe(&r, 1, failed("loop.example", "CNAME loop at loop.example"))
+			observe(&r, 1, failed("cut.example", "context canceled"))
+		}
+		assert.Empty(t, r.Findings())
+		start := time.Now()
+		observe(&r, 1, failed("one.example", "server 192.0.2.53:53: SERVFAIL"))
+		observe(&r, 1, failed("two.example", "server 192.0.2.53:53: SERVFAIL"))
+		f := find(t, r.Findings(), "dns/no-answer")
+		assert.Equal(t, relaycheck.Critical, f.Severity)
+		assert.Equal(t, start.Add(time.Minute), f.Last)
+		observe(&r, 1, success("you@[192.0.2.7]", "[192.0.2.7]"))
+		f = find(t, r.Findings(), "dns/no-answer")
+		assert.Equal(t, relaycheck.Serious, f.Severity, "mail to an address asks no DNS, and leaves")
+	})
+}
+
 // A smarthost that works again ends its trouble; one that works without encryption does not end that of encryption.
 func TestRefusalsSmarthostEnds(t *testing.T) {
 	var r relaycheck.Refusals
@@ -598,10 +629,13 @@ func TestRefusalsWayOutBlocked(t *testing.T) {
 			return deliver.Outcome{Recipient: "a@" + domain, Host: "mx." + domain, Stage: deliver.StageConnect, Detail: "no connection: timed out"}
 		}
 		observe(&r, 1, success("a@fine.example", "mx.fine.example"))
-		for _, domain := range []string{"one.example", "two.example"} {
-			observe(&r, 12, lost(domain))
-		}
-		assert.Equal(t, []string{"unreachable/one.example", "unreachable/two.example"}, ids(r.Findings()))
+		observe(&r, 2, lost("one.example"))
+		assert.Empty(t, r.Findings())
+		observe(&r, 10, lost("one.example"))
+		assert.Equal(t, []string{"unreachable/one.example"}, ids(r.Findings()))
+		observe(&r, 12, lost("two.example"))
+		require.Equal(t, []string{"unreachable/port-25"}, ids(r.Findings()))
+		assert.Equal(t, relaycheck.Serious, r.Findings()[0].Severity)
 		observe(&r, 12, lost("three.example"))
 		findings := r.Findings()
 		wellFormed(t, findings)

@@ -45,12 +45,17 @@ func inStory(t *testing.T, f func(s *story)) {
 // send sends a message to you@aol.test by an entry of a routing file, and returns what is known then.
 func (s *story) send(hops string) []relaycheck.Finding {
 	s.Helper()
+	return s.sendTo("you@aol.test", hops)
+}
+
+func (s *story) sendTo(to, hops string) []relaycheck.Finding {
+	s.Helper()
 	table, err := route.Parse("routes", strings.NewReader("* "+hops+"\n"))
 	require.NoError(s, err)
-	r, err := table.Route(s.Context(), route.Query{Recipient: "you@aol.test"})
+	r, err := table.Route(s.Context(), route.Query{Recipient: to})
 	require.NoError(s, err)
 	s.d.Deliver(s.Context(), r, &deliver.Message{
-		ID: "m1", From: "me@example.org", To: []deliver.Recipient{{Address: "you@aol.test"}},
+		ID: "m1", From: "me@example.org", To: []deliver.Recipient{{Address: to}},
 		Open: func() (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader("Subject: Hello\r\n\r\nHello.\r\n")), nil
 		},
@@ -115,6 +120,95 @@ func TestStorySmarthostRefuses(t *testing.T) {
 		assert.Equal(s, "550 5.7.1 Relaying denied", f.Quote.Words)
 
 		find(s, s.send("smtp://gone.isp.test"), "smarthost/gone.isp.test/name")
+	})
+}
+
+// A DNS server that is dead, sick or refuses is told of within two messages, until it leads to mail servers again. Names that do not
+// exist are their own matter.
+func TestStoryDNS(t *testing.T) {
+	for name, how := range map[string]lab.DNSFailure{
+		"silent": lab.DNSTimeout, "refuses": lab.DNSRefused, "SERVFAIL": lab.DNSServFail, "garbage": lab.DNSGarbage,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inStory(t, func(s *story) {
+				require.NoError(s, s.net.Zone("other.test", "@ MX 10 mx\nmx A 192.0.2.11"))
+				s.net.Server("mx.aol.test")
+				s.net.Server("mx.other.test")
+				assert.Empty(s, s.sendTo("a@nowhere.test", "direct"))
+				assert.Empty(s, s.sendTo("a@nothing.test", "direct"))
+				s.net.FailDNS(lab.AnyName, "", how)
+				first := s.send("direct")
+				certain := how != lab.DNSServFail // which may be the trouble of the name's own servers
+				require.Equal(s, certain, len(first) > 0, "%v", ids(first))
+				if certain {
+					f := find(s, first, "dns/no-answer")
+					assert.Equal(s, relaycheck.Warning, f.Severity)
+					assert.Equal(s, "DNS does not answer when asked for aol.test", f.Title)
+				}
+				f := find(s, s.sendTo("a@other.test", "direct"), "dns/no-answer")
+				assert.Equal(s, relaycheck.Critical, f.Severity)
+				assert.Equal(s, "DNS does not answer", f.Title)
+				assert.Contains(s, f.Text, "None did for aol.test, other.test")
+				assert.Contains(s, f.Text, "until its lifetime ends")
+				assert.Equal(s, 2, f.Count)
+				assert.Contains(s, f.Evidence[0].Text, "could not be looked up")
+				assert.Contains(s, f.Remedy[0].Do, "/etc/resolv.conf")
+
+				s.net.FailDNS(lab.AnyName, "", lab.DNSWorks)
+				f = find(s, s.send("direct"), "dns/no-answer")
+				assert.Equal(s, relaycheck.Info, f.Severity)
+				assert.False(s, f.Ended.IsZero())
+				assert.True(s, strings.HasPrefix(f.Title, "DNS did not answer until 1 Jan 2000"), f.Title)
+			})
+		})
+	}
+}
+
+// While mail leaves by a smarthost that has no name, a dead DNS is serious; with one that has, it is told of both.
+func TestStoryDNSWithSmarthosts(t *testing.T) {
+	inStory(t, func(s *story) {
+		s.net.Server("mail.isp.test")
+		s.net.FailDNS(lab.AnyName, "", lab.DNSRefused)
+		s.send("direct")
+		assert.Equal(s, relaycheck.Critical, find(s, s.sendTo("a@other.test", "direct"), "dns/no-answer").Severity)
+		f := find(s, s.send("direct, on tempfail smtp://192.0.2.20"), "dns/no-answer")
+		assert.Equal(s, relaycheck.Serious, f.Severity)
+		findings := s.sendTo("b@third.test", "smtp://mail.isp.test")
+		f = find(s, findings, "smarthost/mail.isp.test/name")
+		assert.Contains(s, f.Text, "DNS does not answer when asked for it.")
+		assert.Contains(s, find(s, findings, "dns/no-answer").Text, "None did for aol.test, isp.test, other.test")
+	})
+}
+
+// A smarthost that is away is told of at the first message, and a way out that is blocked at the second.
+func TestStoryUnreachable(t *testing.T) {
+	inStory(t, func(s *story) {
+		isp := s.net.Server("mail.isp.test", lab.Drop(lab.AtConnect))
+		f := find(s, s.send("smtp://mail.isp.test"), "smarthost/mail.isp.test/unreachable")
+		assert.Equal(s, relaycheck.Warning, f.Severity)
+		time.Sleep(10 * time.Minute)
+		assert.Equal(s, relaycheck.Serious, s.refusals.Findings()[0].Severity, "though nothing more was tried")
+		isp.Behave(lab.AcceptAll)
+		f = find(s, s.send("smtp://mail.isp.test"), "smarthost/mail.isp.test/unreachable")
+		assert.Equal(s, relaycheck.Info, f.Severity)
+	})
+	inStory(t, func(s *story) {
+		require.NoError(s, s.net.Zone("other.test", "@ MX 10 mx\nmx A 192.0.2.11"))
+		require.NoError(s, s.net.Zone("third.test", "@ MX 10 mx\nmx A 192.0.2.12"))
+		mx := s.net.Server("mx.aol.test", lab.Hang(lab.AtConnect))
+		s.net.Server("mx.other.test", lab.Drop(lab.AtConnect))
+		s.net.Server("mx.third.test", lab.Refuse(lab.AtGreeting, "554 5.7.1 no"))
+		assert.Empty(s, s.send("direct"))
+		f := find(s, s.sendTo("a@other.test", "direct"), "unreachable/port-25")
+		assert.Equal(s, relaycheck.Warning, f.Severity)
+		assert.Len(s, f.Evidence, 2)
+		assert.Contains(s, f.Remedy[2].Do, "replace line 1 of routes (*) by this line.")
+		assert.Equal(s, []string{"* smtp://mail.isp.example"}, f.Remedy[2].Lines)
+		time.Sleep(10 * time.Minute)
+		assert.Equal(s, relaycheck.Serious, find(s, s.refusals.Findings(), "unreachable/port-25").Severity)
+		assert.NotContains(s, ids(s.sendTo("a@third.test", "direct")), "unreachable/port-25", "who refuses is reached")
+		mx.Behave(lab.AcceptAll)
+		assert.NotContains(s, ids(s.send("direct")), "unreachable/port-25")
 	})
 }
 

@@ -3,7 +3,7 @@ package relaycheck
 import (
 	"fmt"
 	"slices"
-	"time"
+	"strings"
 )
 
 // refusedBySmarthost tells of a smarthost that refuses what we send through it.
@@ -59,9 +59,13 @@ func (e *entry) routeFailed(f *Finding) {
 			{Who: "whoever runs " + e.name, Do: "can tell why the login is refused."},
 		}
 	case nameFailed:
+		answer := "gives no address for that name"
+		if strings.Contains(e.detail, lookupFailed) {
+			answer = "does not answer when asked for it"
+		}
 		f.Title = e.subject() + " cannot be found by its name"
-		f.Text = fmt.Sprintf("The routing file sends mail through another mail server, the smarthost %s, and DNS gives no "+
-			"address for that name.", e.name) + stays
+		f.Text = fmt.Sprintf("The routing file sends mail through another mail server, the smarthost %s, and DNS %s.",
+			e.name, answer) + stays
 		f.Remedy = []Step{
 			{Who: you, Do: "Check how the name " + e.name + " is written in the routing file. If it is right, check that " +
 				"this server's DNS works, and ask whoever runs the smarthost for its name of today."},
@@ -107,61 +111,98 @@ func (e *entry) tlsFailed(f *Finding) {
 // unreachable tells of a place that cannot be spoken to.
 func (e *entry) unreachable(f *Finding) {
 	f.Severity, f.Title = Warning, e.subject()+" cannot be reached"
+	if e.smarthost {
+		e.unreachableSmarthost(f)
+		return
+	}
 	f.Text = fmt.Sprintf("Again and again no connection with %s comes about, or it breaks off.%s%s", e.who(), e.hosted(), e.fate())
 	f.Remedy = []Step{
 		{Who: you, Do: fmt.Sprintf("Wait, if others can be reached: most likely the servers of %s are down, and the mail "+
-			"goes out when they are "+
-			"back.", e.who())},
+			"goes out when they are back.", e.who())},
 		{Who: you, Do: fmt.Sprintf("If it lasts for more than a day, call somebody at %s. Perhaps it keeps this server's "+
 			"address out.", e.who())},
 	}
-	if e.smarthost {
-		f.Severity = Serious
-		f.Remedy = []Step{{Who: you, Do: fmt.Sprintf("Check that %s is up and that a firewall lets this server connect to "+
-			"it. Meanwhile, give the entry of "+
-			"the routing file another smarthost, or direct.", e.name)}}
-	}
 }
 
-// wayOutBlocked tells that nobody can be reached, which is not everybody's fault at once. direct is when somebody last was:
-// what could not be reached before that has reasons of its own.
-func wayOutBlocked(entries []*entry, direct time.Time) *Finding {
+// unreachableSmarthost tells of it at once: somebody chose the smarthost, and all that mail depends on it.
+func (e *entry) unreachableSmarthost(f *Finding) {
+	if e.count >= few || e.lasting >= long {
+		f.Severity = Serious
+	}
+	f.Text = fmt.Sprintf("The routing file sends mail through another mail server, the smarthost %s. No connection with it "+
+		"comes about, or it breaks off.%s", e.name, e.fate())
+	if e.detour == "" {
+		f.Text += " While that lasts a message now and then tries it and the others wait: how many times it failed says little."
+	}
+	f.Remedy = []Step{{Who: you, Do: fmt.Sprintf("Check that %s is up and that a firewall lets this server connect to it. "+
+		"Meanwhile, give the entry of the routing file another smarthost, or direct.", e.name)}}
+}
+
+// noWayOut reports whether a place could not be reached while nobody else was. One that could not be reached before has reasons
+// of its own.
+func (e *entry) noWayOut() bool {
+	return e.kind == unreachable && !e.smarthost && e.connect && e.ended.IsZero() && e.cut
+}
+
+// wayOutBlocked tells that nobody can be reached, which is not everybody's fault at once.
+func wayOutBlocked(entries []*entry, smarthost string) *Finding {
+	entries = slices.DeleteFunc(slices.Clone(entries), func(e *entry) bool { return !e.noWayOut() })
+	if len(entries) < suspectPlaces {
+		return nil
+	}
 	f := &Finding{
-		ID: "unreachable/port-25", Severity: Critical, Title: "This server reaches no mail server on the internet",
+		ID: "unreachable/port-25", Severity: Warning, Title: "This server reaches no mail server on the internet",
 		Text: "Connections to the mail servers of several providers do not come about, and none has since. Most likely " +
 			"something on the way out stops them: many internet providers and hosting companies block port 25, by which " +
-			"mail servers speak to each other.",
-		Remedy: []Step{
-			{Who: you, Do: "Check that this server is on the internet at all, and that no firewall of yours stops " +
-				"connections to port 25 outside."},
-			{Who: you, Do: "Ask your internet provider or hosting company whether it blocks port 25, and to open it for " +
-				"this server's address."},
-			{
-				Who: you, Do: "Until then, send all mail through its mail server: make this the entry for * in the routing " +
-					"file, with the name of that server.",
-				Lines: []string{"* " + defaultSmarthost},
-			},
-		},
+			"mail servers speak to each other. The mail stays here, and is tried again until its lifetime ends. Then it goes " +
+			"back to its senders.",
+		First: entries[0].since(),
 	}
-	places := 0
-	for _, e := range entries {
-		if e.kind != unreachable || e.smarthost || !e.connect || !e.ended.IsZero() || e.count < few || !e.first.After(direct) {
-			continue
-		}
-		places++
+	often, lasts := 0, false
+	for i, e := range entries {
 		f.Count += e.count
-		if f.First.IsZero() || e.first.Before(f.First) {
-			f.First = e.first
+		if e.since().Before(f.First) {
+			f.First = e.since()
 		}
 		if e.last.After(f.Last) {
 			f.Last = e.last
 		}
-		if places <= maxListed {
+		if e.count >= few {
+			often++
+		}
+		if lasts = lasts || e.lasting >= long; i < maxListed {
 			f.Evidence = append(f.Evidence, Evidence{e.name, e.detail})
 		}
 	}
-	if places < blockedPlaces {
-		return nil
+	switch {
+	case len(entries) >= blockedPlaces && (lasts || often >= blockedPlaces):
+		f.Severity = Critical
+	case len(entries) >= blockedPlaces || lasts || often >= suspectPlaces:
+		f.Severity = Serious
+	default:
+		f.Text += " It may still be chance, and those servers be down."
 	}
+	f.Remedy = wayOutSteps(entries, smarthost)
 	return f
+}
+
+// wayOutSteps are what to do where nobody can be reached.
+func wayOutSteps(entries []*entry, smarthost string) []Step {
+	const why = "Until then, send all mail through its mail server"
+	steps := []Step{
+		{Who: you, Do: "Check that this server is on the internet at all, and that no firewall of yours stops " +
+			"connections to port 25 outside."},
+		{Who: you, Do: "Ask your internet provider or hosting company whether it blocks port 25, and to open it for " +
+			"this server's address."},
+	}
+	c := &change{}
+	for _, e := range entries {
+		if e.from.pattern == "*" {
+			c.set("*", smarthost, e.from)
+			return append(steps, c.steps(why, ispNote(smarthost))...)
+		}
+	}
+	return append(steps, Step{
+		Who: you, Do: why + ": make this the entry for * in the routing file." + ispNote(smarthost), Lines: []string{"* " + smarthost},
+	})
 }
