@@ -24,7 +24,7 @@ func (d *Deliverer) lookUp(ctx context.Context, t *target) {
 	case err == nil:
 		t.err = permErr(StageRoute, "5.4.4", "the host %s has no address", t.host)
 	case errors.As(err, &dns) && dns.NotFound, errors.Is(err, resolve.ErrBadName):
-		t.err = permErr(StageRoute, "5.4.4", "the host %s does not exist: %w", t.host, err)
+		t.err = permErr(StageRoute, "5.4.4", "%w", &missing{"the host " + t.host + " does not exist", err})
 	default:
 		t.err = tempErr(StageRoute, "4.4.3", "the addresses of %s could not be looked up: %w", t.host, err)
 	}

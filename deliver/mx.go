@@ -159,7 +159,7 @@ func lookupError(domain string, err error) *Error {
 	var dns *resolve.Error
 	switch {
 	case errors.As(err, &dns) && dns.NotFound:
-		return permErr(StageRoute, "5.1.2", "the domain %s does not exist: %w", domain, err)
+		return permErr(StageRoute, "5.1.2", "%w", &missing{"the domain " + domain + " does not exist", err})
 	case errors.Is(err, resolve.ErrBadName):
 		return permErr(StageRoute, "5.1.2", "%s is no domain: %w", domain, err)
 	}
@@ -206,3 +206,12 @@ func byDomain(pending []*Outcome) (groups [][]*Outcome) {
 	}
 	return groups
 }
+
+// A missing name is a matter of the address, and its sender reads of it in these words; which server said so is in err.
+type missing struct {
+	words string
+	err   error
+}
+
+func (m *missing) Error() string { return m.words }
+func (m *missing) Unwrap() error { return m.err }
