@@ -29,12 +29,17 @@ const defaultSmarthost = "smtp://mail.isp.example"
 
 // Findings tells what is known now, the worst first. Ids begin with "refusal/", "unreachable/", "tls/", "route/", "smarthost/"
 // and "dns/", and then name the provider, the smarthost or the entry of the routing file. What is over is told for a week, what has not been seen again for 30 days.
+// "deliveries/since" is always there, and tells since when anything is known.
 func (r *Refusals) Findings() []Finding {
 	now := time.Now()
 	r.mu.Lock()
+	if r.began.IsZero() {
+		r.begin(now)
+	}
+	since := cmp.Or(r.Since, r.began)
 	entries := r.told(now)
 	r.mu.Unlock()
-	findings := []Finding{}
+	findings := []Finding{seenSince(since)}
 	blocked := wayOutBlocked(entries, cmp.Or(r.Smarthost, defaultSmarthost))
 	if blocked != nil {
 		findings = append(findings, *blocked)
@@ -46,6 +51,16 @@ func (r *Refusals) Findings() []Finding {
 	}
 	sortFindings(findings)
 	return findings
+}
+
+// sinceID is the id of the finding that tells since when deliveries were seen. [Summarize] puts it into the head.
+const sinceID = "deliveries/since"
+
+func seenSince(t time.Time) Finding {
+	return Finding{
+		ID: sinceID, Severity: Info, Title: "Deliveries were seen since " + when(t), First: t,
+		Text: "What other servers did with this server's mail before that is not remembered here. The log has it.",
+	}
 }
 
 // told are copies of the entries to tell of, in the order of their names. What is too old is forgotten.

@@ -30,8 +30,12 @@ type Refusals struct {
 	// Entries is how many matters are remembered, one for each provider and class of refusal; 0 is 1,000. When there are more,
 	// what is over is forgotten first, and then what was seen longest ago.
 	Entries int
+	// Since is when it begins to take note, which summaries tell: what was before is not known. Set it where the program
+	// starts; the zero value is the first call of Observe or Findings.
+	Since time.Time
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what follows
+	began  time.Time  // where Since does not say
 	places map[place]map[matter]*entry
 	count  int       // of entries
 	direct time.Time // when a host last answered without a smarthost
@@ -127,6 +131,7 @@ func (r *Refusals) Observe(m *deliver.Message, o deliver.Outcome) {
 	failures := failuresOf(&o)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.begin(at)
 	for i := range failures {
 		failures[i].id = id
 		r.note(&failures[i], cmp.Or(failures[i].asked, recipientDomain(&o)), at)
@@ -135,6 +140,13 @@ func (r *Refusals) Observe(m *deliver.Message, o deliver.Outcome) {
 	if o.Result.Success() && (o.Hop.Kind == route.MX || o.Hop.Kind == route.Smarthost) {
 		r.success(&o, at)
 		r.works(&o, failures, at)
+	}
+}
+
+// begin notes when the first thing was seen, with mu held.
+func (r *Refusals) begin(at time.Time) {
+	if r.began.IsZero() || at.Before(r.began) {
+		r.began = at
 	}
 }
 

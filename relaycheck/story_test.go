@@ -61,7 +61,7 @@ func (s *story) sendTo(to, hops string) []relaycheck.Finding {
 		},
 	})
 	time.Sleep(time.Minute)
-	findings := s.refusals.Findings()
+	findings := told(&s.refusals)
 	wellFormed(s, findings)
 	return findings
 }
@@ -187,7 +187,7 @@ func TestStoryUnreachable(t *testing.T) {
 		f := find(s, s.send("smtp://mail.isp.test"), "smarthost/mail.isp.test/unreachable")
 		assert.Equal(s, relaycheck.Warning, f.Severity)
 		time.Sleep(10 * time.Minute)
-		assert.Equal(s, relaycheck.Serious, s.refusals.Findings()[0].Severity, "though nothing more was tried")
+		assert.Equal(s, relaycheck.Serious, told(&s.refusals)[0].Severity, "though nothing more was tried")
 		isp.Behave(lab.AcceptAll)
 		f = find(s, s.send("smtp://mail.isp.test"), "smarthost/mail.isp.test/unreachable")
 		assert.Equal(s, relaycheck.Info, f.Severity)
@@ -205,7 +205,7 @@ func TestStoryUnreachable(t *testing.T) {
 		assert.Contains(s, f.Remedy[2].Do, "replace line 1 of routes (*) by this line.")
 		assert.Equal(s, []string{"* smtp://mail.isp.example"}, f.Remedy[2].Lines)
 		time.Sleep(10 * time.Minute)
-		assert.Equal(s, relaycheck.Serious, find(s, s.refusals.Findings(), "unreachable/port-25").Severity)
+		assert.Equal(s, relaycheck.Serious, find(s, told(&s.refusals), "unreachable/port-25").Severity)
 		assert.NotContains(s, ids(s.sendTo("a@third.test", "direct")), "unreachable/port-25", "who refuses is reached")
 		mx.Behave(lab.AcceptAll)
 		assert.NotContains(s, ids(s.send("direct")), "unreachable/port-25")

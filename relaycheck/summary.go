@@ -8,11 +8,12 @@ import (
 // A Summary is what an administrator opens first: everything that is known to be wrong, the worst first, and what to do about
 // it. It is a value: JSON carries all of it, String and WriteText write it for a terminal.
 type Summary struct {
-	Host     string    `json:"host"`     // the server that it is about
-	At       time.Time `json:"at"`       // when it was made
-	Severity Severity  `json:"severity"` // the worst of the findings'
-	Findings []Finding `json:"findings"` // the worst first, then in the order of their ids
-	First    []Step    `json:"first"`    // what to do first
+	Host     string    `json:"host"`           // the server that it is about
+	At       time.Time `json:"at"`             // when it was made
+	Since    time.Time `json:"since,omitzero"` // since when deliveries were seen: what was before is not known; zero where none were
+	Severity Severity  `json:"severity"`       // the worst of the findings'
+	Findings []Finding `json:"findings"`       // the worst first, then in the order of their ids
+	First    []Step    `json:"first"`          // what to do first
 }
 
 // maxFirst is how many steps come first.
@@ -22,7 +23,14 @@ const maxFirst = 3
 // What one of them tells about the possibilities of another is put there, so that a refusal as an open relay says what the
 // server's own rules say to that.
 func Summarize(host string, at time.Time, findings ...Finding) Summary {
-	s := Summary{Host: host, At: at, Findings: append([]Finding{}, findings...)}
+	s := Summary{Host: host, At: at, Findings: []Finding{}}
+	for _, f := range findings {
+		if f.ID == sinceID {
+			s.Since = f.First
+			continue
+		}
+		s.Findings = append(s.Findings, f)
+	}
 	sortFindings(s.Findings)
 	for i := range s.Findings {
 		f := &s.Findings[i]

@@ -72,6 +72,33 @@ func TestSummaryGolden(t *testing.T) {
 	}
 }
 
+// A summary says since when it knows anything of deliveries: with nothing seen, "no problem" means little.
+func TestSummarySince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		of := func(r *relaycheck.Refusals) relaycheck.Summary {
+			return relaycheck.Summarize("mail.example.org", time.Now(), r.Findings()...)
+		}
+		var unused, used relaycheck.Refusals
+		told := relaycheck.Refusals{Since: start.Add(-time.Hour)}
+		s := of(&unused)
+		assert.Equal(t, start, s.Since)
+		assert.Empty(t, s.Findings)
+		assert.Contains(t, s.String(), "as of 1 Jan 2000, 00:00 UTC\nwith the deliveries seen since 1 Jan 2000, 00:00 UTC\n")
+		assert.Contains(t, s.String(), "Nothing needs doing.\n  What became of mail before 1 Jan 2000, 00:00 UTC is not known here.\n")
+		observe(&used, 1, aol("you@aol.com"))
+		observe(&told, 1, aol("you@aol.com"))
+		time.Sleep(time.Hour)
+		assert.Equal(t, start, of(&unused).Since)
+		assert.Equal(t, start, of(&used).Since)
+		assert.Equal(t, start.Add(-time.Hour), of(&told).Since)
+		f := find(t, used.Findings(), "deliveries/since")
+		assert.Equal(t, relaycheck.Info, f.Severity)
+		assert.Equal(t, "Deliveries were seen since 1 Jan 2000, 00:00 UTC", f.Title)
+		assert.Zero(t, relaycheck.Summarize("mail.example.org", time.Now()).Since)
+	})
+}
+
 // What the server's own rules tell stands behind the refusal.
 func TestSummarizeCombines(t *testing.T) {
 	known := func(p *relaycheck.Policy) ([]string, relaycheck.Summary) {

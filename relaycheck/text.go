@@ -33,6 +33,9 @@ func (s Summary) WriteText(w io.Writer) error {
 func (s Summary) page(p *page) {
 	p.para("", fmt.Sprintf("The mail of %s: %s", s.Host, s.verdict()))
 	p.para("", "as of "+when(s.At))
+	if !s.Since.IsZero() {
+		p.para("", "with the deliveries seen since "+when(s.Since))
+	}
 	for i := range s.Findings {
 		p.gap()
 		s.Findings[i].page(p)
@@ -45,6 +48,9 @@ func (s Summary) page(p *page) {
 		p.para("  ", "Read what is said above, the worst first.")
 	default:
 		p.para("  ", "Nothing needs doing.")
+		if !s.Since.IsZero() {
+			p.para("  ", "What became of mail before "+when(s.Since)+" is not known here.")
+		}
 	}
 	p.steps("  ", s.First)
 }
