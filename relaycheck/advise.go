@@ -249,11 +249,14 @@ func (e *entry) over(f *Finding) {
 	}[e.kind]
 	f.Title = fmt.Sprintf("%s %s until %s", e.subject(), what, when(e.ended))
 	f.Text = fmt.Sprintf("That is over: %s has accepted mail again since.%s", e.who(), e.hosted())
-	if e.own {
-		f.Text = "That is over: mail has gone its way since."
-	}
-	if e.kind == dnsFailed {
+	switch {
+	case e.left:
+		f.Title = e.subject() + " was in trouble until it was left out on " + when(e.ended)
+		f.Text = "That is over: the entry of the routing file sends mail another way since."
+	case e.kind == dnsFailed:
 		f.Text = "That is over: it has led to mail servers again since."
+	case e.own:
+		f.Text = "That is over: mail has gone its way since."
 	}
 	if e.detour != "" {
 		f.Remedy = []Step{{Who: you, Do: fmt.Sprintf("If the routing file has an entry that sends this mail through %s, "+

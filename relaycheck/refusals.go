@@ -111,6 +111,7 @@ type entry struct {
 	connect bool              // it did not even come to a connection
 	asked   string            // the name that DNS does not tell of
 	nobody  bool              // no DNS server was of use
+	left    bool              // it was over because the mail takes another way
 
 	// Of what is told:
 	lasting time.Duration // since it began, or began again
@@ -272,26 +273,37 @@ func (r *Refusals) success(o *deliver.Outcome, at time.Time) {
 	}
 }
 
-// works ends the trouble of entries of the routing file, when mail takes another hop than the one that could not be used.
+// works ends the trouble of entries of the routing file, when mail takes another hop than the one that could not be used; and that
+// of smarthosts, when their entry leads to others.
 func (r *Refusals) works(o *deliver.Outcome, failures []entry, at time.Time) {
 	here, domain := placeOfEntry(o), recipientDomain(o)
 	for p, matters := range r.places {
-		if !p.own || slices.ContainsFunc(failures, func(f entry) bool { return f.place == p }) {
+		if slices.ContainsFunc(failures, func(f entry) bool { return f.place == p }) {
 			continue
 		}
 		for _, e := range matters {
-			if e.kind == routeFailed && ((p == here && o.Route.Pattern != "") || e.has(domain)) {
+			same := o.Route.Pattern != "" && o.Route.Pattern == e.from.pattern
+			switch {
+			case p.own && e.kind == routeFailed && ((p == here && same) || e.has(domain)):
 				e.end(at)
+			case p.smarthost && same && e.ended.IsZero() && leaves(&o.Route, p):
+				e.end(at)
+				e.left = !e.ended.IsZero()
 			}
 		}
 	}
+}
+
+// leaves reports whether a route does not lead to a smarthost.
+func leaves(r *route.Route, p place) bool {
+	return len(r.Hops) > 0 && !slices.ContainsFunc(r.Hops, func(h route.Hop) bool { return placeOf(&h, "") == p })
 }
 
 // detour notes that mail for a domain goes through a smarthost.
 func (r *Refusals) detour(domain, smarthost string) {
 	for p, matters := range r.places {
 		for _, e := range matters {
-			if !p.smarthost && e.kind == refused && e.ended.IsZero() && e.has(domain) {
+			if !p.smarthost && (e.kind == refused || e.kind == unreachable) && e.ended.IsZero() && e.has(domain) {
 				e.detour = smarthost
 			}
 		}

@@ -212,6 +212,33 @@ func TestStoryUnreachable(t *testing.T) {
 	})
 }
 
+// Who does what the summary says to do sees it gone: another smarthost, or a smarthost in the place of port 25.
+func TestStoryAnotherWay(t *testing.T) {
+	inStory(t, func(s *story) {
+		require.NoError(s, s.net.Zone("other.test", "@ MX 10 mx\nmx A 192.0.2.11\nmail A 192.0.2.21"))
+		s.net.Server("mx.aol.test", lab.Drop(lab.AtConnect))
+		s.net.Server("mx.other.test", lab.Drop(lab.AtConnect))
+		s.net.Server("mail.isp.test", lab.Drop(lab.AtConnect))
+		s.net.Server("mail.other.test")
+		find(s, s.send("smtp://mail.isp.test"), "smarthost/mail.isp.test/unreachable")
+		s.send("direct, on unreachable smtp://mail.isp.test")
+		findings := s.sendTo("a@other.test", "direct, on unreachable smtp://mail.isp.test")
+		assert.Equal(s, []string{"smarthost/mail.isp.test/unreachable", "unreachable/port-25"}, ids(findings))
+		f := find(s, s.send("smtp://mail.isp.test, on unreachable smtp://mail.other.test"), "smarthost/mail.isp.test/unreachable")
+		assert.Zero(s, f.Ended, "it is there still, and away")
+
+		findings = s.send("smtp://mail.other.test")
+		f = find(s, findings, "smarthost/mail.isp.test/unreachable")
+		assert.Equal(s, relaycheck.Info, f.Severity)
+		assert.Contains(s, f.Title, "until it was left out on 1 Jan 2000")
+		findings = s.sendTo("a@other.test", "smtp://mail.other.test")
+		assert.NotContains(s, ids(findings), "unreachable/port-25")
+		summary := relaycheck.Summarize("mail.example.org", time.Now(), findings...)
+		assert.Equal(s, relaycheck.Info, summary.Severity)
+		assert.Contains(s, summary.String(), "Nothing needs doing.")
+	})
+}
+
 func TestStoryTLS(t *testing.T) {
 	inStory(t, func(s *story) {
 		s.net.Server("mx.aol.test", lab.Offer{TLS: lab.TLSOffered, Certificate: lab.CertExpired})

@@ -115,6 +115,9 @@ func (e *entry) unreachable(f *Finding) {
 		e.unreachableSmarthost(f)
 		return
 	}
+	if e.detour != "" {
+		f.Severity = Info
+	}
 	f.Text = fmt.Sprintf("Again and again no connection with %s comes about, or it breaks off.%s%s", e.who(), e.hosted(), e.fate())
 	f.Remedy = []Step{
 		{Who: you, Do: fmt.Sprintf("Wait, if others can be reached: most likely the servers of %s are down, and the mail "+
@@ -138,10 +141,10 @@ func (e *entry) unreachableSmarthost(f *Finding) {
 		"Meanwhile, give the entry of the routing file another smarthost, or direct.", e.name)}}
 }
 
-// noWayOut reports whether a place could not be reached while nobody else was. One that could not be reached before has reasons
+// noWayOut reports whether a place could not be reached while nobody else was, and its mail has no other way. One that could not be reached before has reasons
 // of its own.
 func (e *entry) noWayOut() bool {
-	return e.kind == unreachable && !e.smarthost && e.connect && e.ended.IsZero() && e.cut
+	return e.kind == unreachable && !e.smarthost && e.connect && e.ended.IsZero() && e.cut && e.detour == ""
 }
 
 // wayOutBlocked tells that nobody can be reached, which is not everybody's fault at once.
