@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,23 +38,26 @@ type conn struct {
 	born   time.Time
 
 	buf   *[inputSize]byte
-	in    []byte      // the part of buf that was read and not handed on
-	line  []byte      // the command that go-smtp works on, valid until the next Read
-	mid   bool        // what was handed on last did not end its line
-	chunk int64       // octets of a BDAT chunk that are still to come
-	esmtp bool        // the client said EHLO, not HELO
-	owed  []byte      // what go-smtp has to read before anything else
-	last  atomic.Bool // the next reply is the last one
-	gone  bool        // nothing more can be read
-	mute  bool        // the last word was said: what go-smtp still has to say comes too late
-	out   []byte      // replies that were not sent yet
+	in    []byte                 // the part of buf that was read and not handed on
+	line  []byte                 // the command that go-smtp works on, valid until the next Read
+	mid   bool                   // what was handed on last did not end its line
+	chunk int64                  // octets of a BDAT chunk that are still to come
+	esmtp bool                   // the client said EHLO, not HELO
+	owed  []byte                 // what go-smtp has to read before anything else
+	last  atomic.Bool            // the next reply is the last one
+	gone  bool                   // nothing more can be read
+	mute  bool                   // the last word was said: what go-smtp still has to say comes too late
+	told  atomic.Pointer[string] // the session's last refusal, which the log has
+	out   []byte                 // replies that were not sent yet
 
 	mu      sync.Mutex
 	bye     string    // guarded by mu: why it is to end as soon as no message is coming in, as a reply
 	waiting time.Time // guarded by mu: since when it waits for a command; zero while it does not
 	open    bool      // guarded by mu: a transaction is open
+	sender  string    // guarded by mu: of the transaction
 	coming  int       // guarded by mu: messages coming in; 2 for a moment after a BDAT was broken off
 	mails   int       // guarded by mu: messages taken
+	cut     bool      // guarded by mu: it is to end although a message is coming in
 }
 
 // Read gives go-smtp one command, or as much of it as p holds; of a BDAT chunk all that is there.
@@ -152,7 +156,7 @@ func (c *conn) fill() error {
 func (c *conn) await() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.bye != "" && c.coming == 0 { // here too, because end may have come a moment too early for the deadline below
+	if c.bye != "" && (c.coming == 0 || c.cut) { // here too, because end may have come a moment too early for the deadline below
 		return errEnded
 	}
 	now := time.Now()
@@ -169,17 +173,18 @@ func (c *conn) await() error {
 // lost ends the connection after a failed read: go-smtp is told that the client has gone, and the client why.
 func (c *conn) lost(err error) error {
 	c.gone = true
-	if bye := c.farewell(); bye != "" {
-		c.say(bye)
-	} else if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.say("421 4.4.2 " + c.list.name + " has waited long enough for a command; closing the connection\r\n")
+	bye := c.farewell()
+	if bye == "" && errors.Is(err, os.ErrDeadlineExceeded) {
+		bye = "421 4.4.2 " + c.list.name + " has waited long enough for a command; closing the connection\r\n"
 	}
+	c.out = append(c.out, bye...)
 	c.flush()
+	if c.isComing() { // in chunks
+		c.note("broken_off", bye)
+	}
 	c.mute = true
 	return io.EOF
 }
-
-func (c *conn) say(reply string) { c.out = append(c.out, reply...) }
 
 // farewell is the reply with which the relay wants to end the connection, "" while it does not.
 func (c *conn) farewell() string {
@@ -203,7 +208,11 @@ func (c *conn) hangUp() error {
 	}
 	c.gone = true
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		c.SetReadDeadline(time.Now().Add(lingerTime))
+		linger := lingerTime
+		if c.list.isEnding() {
+			linger = cutTime / 2
+		}
+		c.SetReadDeadline(time.Now().Add(linger))
 		io.Copy(io.Discard, io.LimitReader(c.Conn, lingerMost))
 	}
 	return io.EOF
@@ -214,11 +223,88 @@ func (c *conn) Write(p []byte) (int, error) {
 	if c.mute {
 		return len(p), nil
 	}
+	if len(p) > 3 && (p[0] == '4' || p[0] == '5') && p[3] == ' ' {
+		c.refuses(string(bytes.TrimRight(p, "\r\n")))
+	}
 	c.out = append(c.out, p...)
 	if len(c.out) < outputSize {
 		return len(p), nil
 	}
 	return len(p), c.flush()
+}
+
+// refuses logs what go-smtp refuses by itself; the session logs what it refuses.
+func (c *conn) refuses(reply string) {
+	if told := c.told.Load(); told != nil && strings.HasSuffix(reply, *told) {
+		return
+	}
+	reason := "command"
+	if strings.HasPrefix(reply, "552") {
+		reason = "size"
+	}
+	c.note(reason, reply, "command", c.command())
+}
+
+// command is the command that go-smtp works on, as the log may show it. Of unknown ones it shows nothing: a client that may
+// not log in here may send its password all the same.
+func (c *conn) command() string {
+	line := string(bytes.TrimRight(c.line, "\r\n"))
+	switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
+	case "MAIL", "RCPT", "BDAT":
+		return shown(line)
+	case "EHLO", "HELO", "DATA", "RSET", "VRFY", "EXPN", "HELP", "AUTH", "STARTTLS":
+		return verb
+	}
+	return "unknown"
+}
+
+// note counts a refusal and logs it. A flood of strangers must not flood the log: few of their refusals are logged at a time.
+func (c *conn) note(reason, reply string, more ...any) {
+	c.list.metrics.refused.WithLabelValues(reason).Inc()
+	left := 0
+	if c.class == &c.list.stranger {
+		var ok bool
+		if ok, left = c.list.strangerNotes.next(time.Now()); !ok {
+			return
+		}
+	}
+	c.mu.Lock()
+	attrs := []any{"client", c.client, "reason", reason, "reply", shown(strings.TrimRight(reply, "\r\n"))}
+	if c.open {
+		attrs = append(attrs, "sender", shown(c.sender))
+	}
+	c.mu.Unlock()
+	if left > 0 {
+		more = append(more, "not_logged", left)
+	}
+	c.list.log.Info("refused", append(attrs, more...)...)
+}
+
+// A quota lets a number of log lines pass in each span of time. It is safe for concurrent use.
+type quota struct {
+	most int
+	span time.Duration
+
+	mu    sync.Mutex
+	since time.Time // guarded by mu: when the span began
+	used  int       // guarded by mu: lines in it
+	left  int       // guarded by mu: lines that were left out since the last one that passed
+}
+
+// next reports whether a line may pass, and how many were left out before it.
+func (q *quota) next(now time.Time) (ok bool, left int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now.Sub(q.since) >= q.span {
+		q.since, q.used = now, 0
+	}
+	if q.used >= q.most {
+		q.left++
+		return false, 0
+	}
+	q.used++
+	left, q.left = q.left, 0
+	return true, left
 }
 
 func (c *conn) flush() error {
@@ -255,11 +341,26 @@ func (c *conn) end(reply string) {
 	}
 }
 
-// transaction notes that a transaction was opened or closed.
-func (c *conn) transaction(open bool) {
+// breakOff makes the connection end in the middle of a message.
+func (c *conn) breakOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.open = open
+	c.cut = true
+	c.SetReadDeadline(time.Unix(1, 0))
+}
+
+// transaction notes that a transaction was opened or closed.
+func (c *conn) transaction(open bool, sender string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open, c.sender = open, sender
+}
+
+// isComing reports whether a message is coming in.
+func (c *conn) isComing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.coming > 0
 }
 
 // messageBegins notes that a message is coming in.

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -35,5 +37,9 @@ func (r *relay) healthz(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "the queue does not answer: "+err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	w.Write([]byte("ok\n"))
+	if err := r.routesErr(); err != nil { // mail goes on by the old ones
+		fmt.Fprintf(w, "ok, but the new routes are broken: %v\n", err)
+		return
+	}
+	io.WriteString(w, "ok\n")
 }

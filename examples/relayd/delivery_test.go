@@ -109,8 +109,9 @@ func TestReports(t *testing.T) {
 	w := newWorld(t)
 	src := w.host("src.test")
 	w.host("gone.test", lab.Refuse(lab.AtRcpt, "550 5.1.1 No such user here"))
+	w.host("plain.test", lab.Offer{Capabilities: []string{"PIPELINING"}}) // no DSN: nobody further on reports success
 	w.host("late.test", lab.Refuse(lab.AtRcpt, "451 4.3.2 Come back another day"))
-	r := start(t, w.flags("-retry", "200ms,400ms", "-delay-after", "1s", "-lifetime", "3s")...)
+	r := start(t, w.flags("-retry", "200ms,400ms", "-delay-after", "1s", "-lifetime", "3s", "-console", "127.0.0.1:0")...)
 	c := r.hello()
 	gone := c.send(letter("gone"), "a@src.test", "b@gone.test")
 	report := reportFrom(t, arrived(t, src, 1)[0])
@@ -145,6 +146,36 @@ func TestReports(t *testing.T) {
 	c.send(letter("null"), "", "b@gone.test")
 	c.send(letter("last"), "a@src.test", "c@gone.test")
 	assert.Equal(t, "c@gone.test", reportFrom(t, arrived(t, src, 4)[3]).Recipients[0].Final.Addr)
+	failures := func() bool { return r.metric(`relayd_reports_total{action="failed"}`) == 3 }
+	require.Eventually(t, failures, patience, 10*time.Millisecond)
+	assert.EqualValues(t, 1, r.metric(`relayd_reports_total{action="delayed"}`))
+	assert.EqualValues(t, 0, r.metric(`relayd_reports_total{action="relayed"}`))
+
+	c.cmd(250, "MAIL FROM:<a@src.test>")
+	c.cmd(250, "RCPT TO:<b@plain.test> NOTIFY=SUCCESS")
+	c.cmd(354, "DATA")
+	c.cmd(250, letter("arrives")+".")
+	assert.Equal(t, dsn.Relayed, reportFrom(t, arrived(t, src, 5)[4]).Recipients[0].Action)
+	relayed := func() bool { return r.metric(`relayd_reports_total{action="relayed"}`) == 1 }
+	require.Eventually(t, relayed, patience, 10*time.Millisecond)
+}
+
+// A routing file that breaks while relayd runs is told by the monitoring, and does not make it look dead.
+func TestBrokenRoutesAreTold(t *testing.T) {
+	t.Parallel()
+	routes := writeFile(t, "routes", "*  hold\n")
+	r := start(t, "-routes", routes, "-console", "127.0.0.1:0")
+	assert.EqualValues(t, 0, r.metric("relayd_routes_broken"))
+	require.NoError(t, os.WriteFile(routes, []byte("*  hodl\n"), 0o600))
+	require.Eventually(t, func() bool { return r.metric("relayd_routes_broken") == 1 }, patience, 20*time.Millisecond)
+	code, text := r.get("/healthz")
+	assert.Equal(t, 200, code)
+	assert.Contains(t, text, "ok, but the new routes are broken: ")
+	assert.Contains(t, text, routes+":1:")
+	require.NoError(t, os.WriteFile(routes, []byte("*  discard\n"), 0o600))
+	require.Eventually(t, func() bool { return r.metric("relayd_routes_broken") == 0 }, patience, 20*time.Millisecond)
+	_, text = r.get("/healthz")
+	assert.Equal(t, "ok\n", text)
 }
 
 func reportFrom(t *testing.T, m lab.Message) *dsn.Report {

@@ -41,6 +41,7 @@ type options struct {
 	relayFromText, retry       string
 	delayAfter, lifetime, port string
 	maxSizeText                string
+	given                      map[string]bool // the flags that the command line names
 }
 
 const usage = `relayd takes mail from its users by SMTP and sees to it that it arrives: directly, or by the routes of a file.
@@ -62,7 +63,8 @@ Taking mail
 
 Keeping it
   -spool DIR             queue on disk (./spool)
-  -queue URL             another queue: disk:DIR, memory: (lost with the process, at most 1 GiB), or postgres://...
+  -queue URL             another queue disk:DIR, instead of -spool: disk:DIR, memory: (lost with the process, at most
+                         1 GiB), or postgres://... (not built in yet)
 
 Sending it
   -routes FILE           routing table; without it all mail goes to the recipient domain's MX hosts
@@ -77,7 +79,7 @@ Sending it
 
 Watching it
   -console ADDR          serve HTTP here: /metrics for Prometheus, /healthz, and /summary (/summary.json) that tells the
-                         administrator what is wrong and what to do about it
+                         administrator what is wrong and what to do about it.
   -log FILE              log, a JSON object a line (standard error)
   -transcript FILE       session log: every line of every SMTP session that sends mail, without secrets
 
@@ -100,6 +102,8 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("%q is no flag: all settings begin with -", fs.Arg(0))
 	}
+	o.given = map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { o.given[f.Name] = true })
 	return o, o.check()
 }
 
@@ -191,7 +195,10 @@ func (o *options) checkRelayFrom() error {
 			}
 			p = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
 		}
-		o.relayFrom = append(o.relayFrom, p.Masked())
+		if p != p.Masked() {
+			return fmt.Errorf("%s is both an address and a network: write %v for the network, or %v/%d for that address alone", word, p.Masked(), p.Addr(), p.Addr().BitLen())
+		}
+		o.relayFrom = append(o.relayFrom, p)
 	}
 	return nil
 }
@@ -246,6 +253,9 @@ func (o *options) checkMaxSize() error {
 const maxMaxSize = 2 << 30
 
 func (o *options) checkQueue() error {
+	if o.given["queue"] && o.given["spool"] {
+		return fmt.Errorf("-spool %s would not be used beside it: leave one of the two out", o.spool)
+	}
 	switch kind, rest, found := strings.Cut(o.queueURL, ":"); {
 	case o.queueURL == "", kind == "memory" && found && rest == "", kind == "disk" && rest != "":
 		return nil
@@ -307,6 +317,17 @@ func (o *options) checkLifetime() (err error) {
 		return fmt.Errorf("0 would return all mail at once: write how long to try, like 5d")
 	}
 	return err
+}
+
+// doubts are settings that are allowed, and that few people mean.
+func (o *options) doubts() (doubts []string) {
+	if !strings.Contains(o.hostname, ".") {
+		doubts = append(doubts, fmt.Sprintf("many servers refuse the greeting of a host named %q, without a dot: set -hostname to the name that this host's address has in DNS", o.hostname))
+	}
+	if o.schedule.DelayAfter >= o.schedule.Lifetime {
+		doubts = append(doubts, fmt.Sprintf("no delay will ever be reported: mail is returned after %v (-lifetime), before it is late after %v (-delay-after)", o.schedule.Lifetime, o.schedule.DelayAfter))
+	}
+	return doubts
 }
 
 // parseDuration reads what time.ParseDuration reads, and days.

@@ -49,10 +49,12 @@ func TestMistakes(t *testing.T) {
 		"hostname":          {[]string{"-hostname", "my_host"}, 2, []string{"-hostname", `"my_host" is no host name`}},
 		"hostname address":  {[]string{"-hostname", "192.0.2.1"}, 2, []string{"-hostname"}},
 		"hostname empty":    {[]string{"-hostname", "a..b"}, 2, []string{"-hostname"}},
-		"relay-from":        {[]string{"-relay-from", "127.0.0.1/8,10/8"}, 2, []string{`-relay-from: "10/8" is no network`}},
+		"relay-from":        {[]string{"-relay-from", "127.0.0.0/8,10/8"}, 2, []string{`-relay-from: "10/8" is no network`}},
 		"relay-from none":   {[]string{"-relay-from", ""}, 2, []string{"-relay-from"}},
+		"relay-from host":   {[]string{"-relay-from", "192.0.2.5/24"}, 2, []string{"-relay-from: 192.0.2.5/24", "192.0.2.0/24", "192.0.2.5/32"}},
+		"two queues":        {[]string{"-spool", "/nowhere/spool", "-queue", "disk:/nowhere/disk"}, 2, []string{"-queue: -spool /nowhere/spool would not be used"}},
 		"routes":            {[]string{"-routes", routes}, 1, []string{routes + ":1:", routes + ":3:"}},
-		"routes missing":    {[]string{"-routes", "/nowhere/routes"}, 1, []string{"/nowhere/routes"}},
+		"routes missing":    {[]string{"-routes", "/nowhere/routes"}, 1, []string{"-routes: ", "/nowhere/routes"}},
 		"ca missing":        {[]string{"-ca", "/nowhere/ca.pem"}, 2, []string{"-ca", "/nowhere/ca.pem"}},
 		"ca without PEM":    {[]string{"-ca", noPEM}, 2, []string{"-ca", "no certificate in PEM form"}},
 		"postgres":          {[]string{"-queue", "postgres://localhost/mail"}, 2, []string{"-queue: postgres is not built in yet"}},
@@ -92,4 +94,25 @@ func TestQueueURL(t *testing.T) {
 	r.stop()
 	_, err := os.Stat(r.spool)
 	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// What is allowed and odd is told at the start, with what the relay works with.
+func TestDoubts(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.hello().send(letter("waits"), "a@src.test", "b@dst.test")
+	r.stop()
+	for _, word := range []string{"-hostname", "delay", "console"} {
+		assert.NotContains(t, r.text(), word)
+	}
+
+	r = start(t, "-spool", r.spool, "-routes", writeFile(t, "routes", "*@a.test  hold\n*@b.test  hold\n"), "-hostname", "vm",
+		"-lifetime", "4h", "-console", "0.0.0.0:0")
+	assert.Regexp(t, `^\{"time":"[^"]*","level":"INFO","msg":"listening","smtp":"127.0.0.1:\d+","hostname":"vm","spool":"`+r.spool+`","messages":1,"routes":2\}`, r.text())
+	for _, doubt := range []string{`named "vm", without a dot: set -hostname`, "no delay will ever be reported", "anybody who reaches the console"} {
+		r.waitLog(func(l map[string]any) bool {
+			text, _ := l["msg"].(string)
+			return l["level"] == "WARN" && strings.Contains(text, doubt)
+		})
+	}
 }

@@ -35,6 +35,9 @@ const (
 	strangerLife = 2 * time.Minute
 )
 
+// strangerLines is how many refusals of strangers go to the log in 10 s.
+const strangerLines = 20
+
 // restTime is how long a connection that brought mail may rest before another may take its slot.
 const restTime = 5 * time.Second
 
@@ -51,6 +54,8 @@ type listener struct {
 	stranger  class
 	lastNoted time.Time // of a refusal, for the log; used by Accept alone
 
+	strangerNotes quota // of refusals in the log
+
 	mu     sync.Mutex
 	ending string // guarded by mu, as are the classes' maps: the reply to everybody once the relay shuts down
 }
@@ -63,6 +68,7 @@ func newListener(l net.Listener, o *options, p *relaycheck.Policy, log *slog.Log
 		user:     class{name: "user", max: max(1, o.maxConnections-few), perClient: o.maxPerClient, idle: o.idle, yields: true},
 		stranger: class{name: "stranger", max: few, perClient: max(1, few/10), idle: strangerIdle, life: strangerLife},
 	}
+	list.strangerNotes.most, list.strangerNotes.span = strangerLines, 10*time.Second
 	list.user.init()
 	list.stranger.init()
 	return list
@@ -179,7 +185,16 @@ func (l *listener) shutDown() {
 	}
 }
 
-// cut ends what shutDown has left.
+// breakOff ends what shutDown has left, and tells the clients.
+func (l *listener) breakOff() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.all() {
+		c.breakOff()
+	}
+}
+
+// cut ends what even breakOff has left: clients that read nothing.
 func (l *listener) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

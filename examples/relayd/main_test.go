@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,12 +75,13 @@ func launch(t *testing.T, flags ...string) *instance {
 	t.Helper()
 	r := &instance{t: t, done: make(chan struct{}), changed: make(chan struct{}), spool: filepath.Join(t.TempDir(), "spool")}
 	// Where a test brings no DNS of its own, there is none.
-	all := append([]string{"-listen", "127.0.0.1:0", "-spool", r.spool, "-hostname", "relay.test", "-dns", "127.0.0.1:1"}, flags...)
-	for i, f := range flags {
-		if f == "-spool" {
-			r.spool = flags[i+1]
-		}
+	all := []string{"-listen", "127.0.0.1:0", "-hostname", "relay.test", "-dns", "127.0.0.1:1"}
+	if i := slices.Index(flags, "-spool"); i >= 0 {
+		r.spool = flags[i+1]
+	} else if !slices.Contains(flags, "-queue") {
+		all = append(all, "-spool", r.spool)
 	}
+	all = append(all, flags...)
 	r.cmd = exec.Command(binary, all...)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	r.cmd.Stderr = logTo{r}

@@ -3,6 +3,7 @@ package main
 // What Prometheus is told.
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/queue"
 )
 
@@ -21,6 +23,7 @@ type metrics struct {
 	bytes    prometheus.Counter
 	refused  *prometheus.CounterVec // by reason
 	attempts *prometheus.CounterVec // by result
+	reports  *prometheus.CounterVec // by action
 }
 
 func newMetrics() *metrics {
@@ -31,13 +34,34 @@ func newMetrics() *metrics {
 		bytes:    counter("relayd_accepted_bytes_total", "Octets of the messages answered with 250."),
 		refused:  counters("relayd_refused_total", "Connections, commands and messages refused.", "reason"),
 		attempts: counters("relayd_attempts_total", "Delivery attempts, each recipient counted.", "result"),
+		reports:  counters("relayd_reports_total", "Reports that were queued for senders; one that tells several actions counts for each.", "action"),
 	}
-	m.registry.MustRegister(m.sessions, m.accepted, m.bytes, m.refused, m.attempts,
+	m.registry.MustRegister(m.sessions, m.accepted, m.bytes, m.refused, m.attempts, m.reports,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, r := range []deliver.Result{deliver.Delivered, deliver.Relayed, deliver.TempFail, deliver.PermFail, deliver.Held, deliver.Discarded} {
 		m.attempts.WithLabelValues(r.String())
 	}
+	for _, a := range []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed} {
+		m.reports.WithLabelValues(string(a))
+	}
 	return m
+}
+
+// settled counts the reports that follow from an attempt, by what they tell.
+func (m *metrics) settled(_ queue.Lease, _ []deliver.Outcome, s queue.Settlement) {
+	for i := range s.Reports {
+		report, err := dsn.Parse(bytes.NewReader(s.Reports[i].Body))
+		if err != nil {
+			continue // a host's own builder may write what it likes
+		}
+		told := map[dsn.Action]bool{}
+		for j := range report.Recipients {
+			told[report.Recipients[j].Action] = true
+		}
+		for action := range told {
+			m.reports.WithLabelValues(string(action)).Inc()
+		}
+	}
 }
 
 func counter(name, help string) prometheus.Counter {
@@ -53,7 +77,8 @@ type gaugeCollector struct {
 	queue interface {
 		Stats(ctx context.Context) (queue.Stats, error)
 	}
-	open func() map[string]int // connections by class of client
+	open   func() map[string]int // connections by class of client
+	routes func() error          // what is wrong with the newest routes
 }
 
 var (
@@ -62,6 +87,7 @@ var (
 	lanesDesc    = prometheus.NewDesc("relayd_queue_lanes", "Recipient domains with mail in the queue.", nil, nil)
 	bytesDesc    = prometheus.NewDesc("relayd_queue_bytes", "Octets of the messages in the queue.", nil, nil)
 	oldestDesc   = prometheus.NewDesc("relayd_queue_oldest_seconds", "Age of the oldest message in the queue; 0 where it is empty.", nil, nil)
+	brokenDesc   = prometheus.NewDesc("relayd_routes_broken", "1 while the newest routing file cannot be read and older routes are in force.", nil, nil)
 	openDesc     = prometheus.NewDesc("relayd_sessions", "Connections that are open.", []string{"client"}, nil)
 )
 
@@ -76,6 +102,11 @@ func (g gaugeCollector) Collect(ch chan<- prometheus.Metric) {
 	for class, n := range g.open() {
 		gauge(openDesc, float64(n), class)
 	}
+	broken := 0.0
+	if g.routes() != nil {
+		broken = 1
+	}
+	gauge(brokenDesc, broken)
 	s, err := g.queue.Stats(context.Background())
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(messagesDesc, err)

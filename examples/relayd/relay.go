@@ -53,7 +53,7 @@ type mailQueue interface {
 	queue.Inspector
 }
 
-// newRelay opens everything that may fail, the queue last: whatever else is wrong is said before anything is touched.
+// newRelay opens everything that may fail. The queue comes last: it is not touched where anything else is wrong.
 func newRelay(o *options) (r *relay, err error) {
 	r = &relay{opts: o, metrics: newMetrics(), refusals: new(relaycheck.Refusals)}
 	defer func() {
@@ -69,7 +69,7 @@ func newRelay(o *options) (r *relay, err error) {
 	r.deliverer = r.newDeliverer(transcript)
 	if o.routes != "" {
 		if r.routes, err = route.NewReloader(o.routes, r.deliverer); err != nil {
-			return r, err
+			return r, fmt.Errorf("-routes: %w", err)
 		}
 	}
 	if err := r.listen(); err != nil {
@@ -158,17 +158,25 @@ func openQueue(o *options, log *slog.Logger) (mailQueue, error) {
 func (r *relay) wire() {
 	r.runner = &queue.Runner{
 		Queue: r.queue, Deliverer: r.deliverer, Hostname: r.opts.hostname, Schedule: r.opts.schedule, Logger: r.log,
-		Concurrency: r.attempts(),
+		Concurrency: r.attempts(), Trace: &queue.Trace{Settled: r.metrics.settled},
 	}
 	if r.routes != nil {
 		r.runner.Router = r.routes
 		r.routes.Logger = r.log
 	}
 	r.server = newServer(&front{opts: r.opts, policy: r.policy, queue: r.queue, log: r.log, metrics: r.metrics})
-	r.metrics.registry.MustRegister(gaugeCollector{r.queue, r.listener.counts})
+	r.metrics.registry.MustRegister(gaugeCollector{r.queue, r.listener.counts, r.routesErr})
 	if r.web != nil {
 		r.console = newConsole(r)
 	}
+}
+
+// routesErr is what is wrong with the newest routes.
+func (r *relay) routesErr() error {
+	if r.routes == nil {
+		return nil
+	}
+	return r.routes.Err()
 }
 
 // attempts is how many attempts may be made at once, so that the files that may be open are enough for the clients too.
@@ -187,13 +195,12 @@ func (r *relay) attempts() int {
 
 // run works until ctx ends, and then stops within 10 s. hup brings the SIGHUPs.
 func (r *relay) run(ctx context.Context, hup <-chan os.Signal) error {
-	r.log.Info("listening", "smtp", r.listener.Addr().String(), "hostname", r.opts.hostname)
+	r.sayListening()
 	r.audit()
 	failed := make(chan error, 3)
 	go func() { failed <- r.runner.Run(context.Background()) }()
 	go func() { failed <- r.server.Serve(r.listener) }()
 	if r.console != nil {
-		r.log.Info("listening", "console", r.web.Addr().String())
 		go func() { failed <- r.console.Serve(r.web) }()
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -209,6 +216,32 @@ func (r *relay) run(ctx context.Context, hup <-chan os.Signal) error {
 	cancel()
 	followers.Wait()
 	return errors.Join(err, r.stop())
+}
+
+// sayListening tells what the relay works with, and what is odd about it.
+func (r *relay) sayListening() {
+	spool, entries := r.opts.queueURL, 0
+	if spool == "" {
+		spool = r.opts.spool
+	}
+	if r.routes != nil {
+		entries = r.routes.Table().Len()
+	}
+	stats, err := r.queue.Stats(context.Background())
+	if err != nil {
+		r.log.Error("the queue does not tell what waits in it", "error", err)
+	}
+	r.log.Info("listening", "smtp", r.listener.Addr().String(), "hostname", r.opts.hostname, "spool", spool, "messages", stats.Messages, "routes", entries)
+	for _, doubt := range r.opts.doubts() {
+		r.log.Warn(doubt)
+	}
+	if r.console == nil {
+		return
+	}
+	r.log.Info("listening", "console", r.web.Addr().String())
+	if tcp, ok := r.web.Addr().(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		r.log.Warn("anybody who reaches the console can read who writes to whom: let -console listen on 127.0.0.1, or keep others away from it", "console", tcp.String())
+	}
 }
 
 // follow keeps up with the routing file and with SIGHUP.
@@ -271,12 +304,7 @@ func (r *relay) stop() error {
 	select {
 	case <-sessions:
 	case <-ctx.Done():
-		r.listener.cut()
-		select {
-		case <-sessions:
-		case <-time.After(cutTime):
-			r.log.Warn("a session did not end")
-		}
+		r.breakOff(sessions)
 	}
 	<-attempts
 	err := r.queue.Close()
@@ -287,6 +315,19 @@ func (r *relay) stop() error {
 	r.log.Info("relayd has stopped")
 	r.closeFiles()
 	return err
+}
+
+// breakOff ends sessions in the middle of a message, first with a reply, and where that does not help without.
+func (r *relay) breakOff(sessions <-chan struct{}) {
+	for _, end := range []func(){r.listener.breakOff, r.listener.cut} {
+		end()
+		select {
+		case <-sessions:
+			return
+		case <-time.After(cutTime):
+		}
+	}
+	r.log.Warn("a session did not end")
 }
 
 func (r *relay) closeFiles() {

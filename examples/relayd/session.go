@@ -67,13 +67,14 @@ type session struct {
 // A transaction is one message on its way in.
 type transaction struct {
 	env    queue.Envelope
-	id     string // names it in its Received field and in the log
+	id     string // names it in its Received field, which is written before the queue gives an id; the log has both
 	helo   string
 	client netip.Addr
 	esmtp  bool
 }
 
-// Mail implements smtp.Session. A stranger hears of the refusal at RCPT, where the log can say what was wanted.
+// Mail implements smtp.Session. A reverse-path that is none is refused here; that its client may not relay a stranger hears
+// at RCPT, where the log can say what was wanted.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	from = s.conn.path(from)
 	switch {
@@ -83,14 +84,14 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		return s.refuse("sequence", reply(503, "5.5.1", "a transaction is open already: finish it, or send RSET"))
 	case from != "":
 		if err := s.checkAddress(from, opts.UTF8, "5.1.7"); err != nil {
-			return s.refuse("address", err)
+			return s.refuse("address", err, "sender", shown(from))
 		}
 	}
 	s.mail.Store(&transaction{
 		env: queue.Envelope{From: from, EnvelopeID: opts.EnvelopeID, Return: dsn.Return(opts.Return), UTF8: opts.UTF8},
 		id:  s.newID(), helo: s.smtp.Hostname(), client: s.conn.client, esmtp: s.conn.esmtp,
 	})
-	s.conn.transaction(true)
+	s.conn.transaction(true, from)
 	return nil
 }
 
@@ -104,17 +105,16 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	to = s.conn.path(to)
 	env := &s.mail.Load().env
 	if !s.policy.Allows(relaycheck.Client{Addr: s.conn.client, HELO: s.smtp.Hostname(), Sender: env.From, Recipient: to}) {
-		s.log.Info("relaying is refused", "client", s.conn.client, "helo", shown(s.smtp.Hostname()), "sender", shown(env.From), "recipient", shown(to))
-		return s.refuse("relay", reply(550, "5.7.1", "<%s>: this server relays only for its own users, and %s is none of their addresses", shown(to), s.conn.client))
+		return s.refuse("relay", reply(550, "5.7.1", "<%s>: this server relays only for its own users, and %s is none of their addresses", shown(to), s.conn.client), "recipient", shown(to))
 	}
 	if err := s.checkAddress(to, env.UTF8, "5.1.3"); err != nil {
-		return s.refuse("address", err)
+		return s.refuse("address", err, "recipient", shown(to))
 	}
 	r := queue.Recipient{Address: to, Original: dsn.Address{Type: strings.ToLower(string(opts.OriginalRecipientType)), Addr: opts.OriginalRecipient}}
 	for _, word := range opts.Notify {
 		n, err := dsn.ParseNotify(string(word))
 		if err != nil {
-			return s.refuse("address", reply(501, "5.5.4", "%v", err))
+			return s.refuse("address", reply(501, "5.5.4", "%v", err), "recipient", shown(to))
 		}
 		r.Notify |= n
 	}
@@ -186,7 +186,7 @@ func (s *session) refused(err error) error {
 	var big *tooBigError
 	switch {
 	case errors.Is(err, errBareCR), errors.Is(err, errBareLF):
-		return s.refuse("line ends", reply(550, "5.6.0", "the message has %v; lines must end in CR LF (RFC 5321, section 2.3.8)", err))
+		return s.refuse("line_ends", reply(550, "5.6.0", "the message has %v; lines must end in CR LF (RFC 5321, section 2.3.8)", err))
 	case errors.As(err, &big):
 		return s.refuse("size", reply(552, "5.3.4", "%v", big))
 	case errors.As(err, &envelope) && envelope.Field == "message":
@@ -198,8 +198,10 @@ func (s *session) refused(err error) error {
 		return s.refuse("full", reply(452, "4.3.1", "no room for more mail now; try again later"))
 	case errors.Is(err, queue.ErrClosed):
 		return s.refuse("shutdown", reply(421, "4.3.2", "shutting down; try again later"))
+	case errors.Is(err, errBrokenOff) && s.conn.list.isEnding():
+		return s.refuse("shutdown", reply(421, "4.3.2", "shutting down before the message came to its end; try again later"))
 	case errors.Is(err, errBrokenOff):
-		return s.refuse("broken off", reply(421, "4.4.2", "the message did not come to its end"))
+		return s.refuse("broken_off", reply(421, "4.4.2", "the message did not come to its end"))
 	case errors.Is(err, smtp.ErrDataReset): // go-smtp answers the RSET
 		return err
 	}
@@ -210,9 +212,8 @@ func (s *session) refused(err error) error {
 // maxRefusals is after how many refused commands a stranger has to leave.
 const maxRefusals = 10
 
-// refuse counts a refusal and tells the client. After a 421 the connection ends (RFC 5321, section 3.8).
-func (s *session) refuse(reason string, answer *smtp.SMTPError) error {
-	s.metrics.refused.WithLabelValues(reason).Inc()
+// refuse counts a refusal, logs it with more, and tells the client. After a 421 the connection ends (RFC 5321, section 3.8).
+func (s *session) refuse(reason string, answer *smtp.SMTPError, more ...any) error {
 	if s.stranger {
 		if s.refusals++; s.refusals >= maxRefusals {
 			answer = reply(421, "4.7.0", "too many refused commands; closing the connection")
@@ -221,13 +222,19 @@ func (s *session) refuse(reason string, answer *smtp.SMTPError) error {
 	if answer.Code == 421 {
 		s.conn.last.Store(true)
 	}
+	if t := s.mail.Load(); t != nil {
+		more = append(more, "helo", shown(t.helo), "transaction", t.id)
+	}
+	s.conn.told.Store(&answer.Message)
+	status := answer.EnhancedCode
+	s.conn.note(reason, fmt.Sprintf("%d %d.%d.%d %s", answer.Code, status[0], status[1], status[2], answer.Message), more...)
 	return answer
 }
 
 // Reset implements smtp.Session.
 func (s *session) Reset() {
 	s.mail.Store(nil)
-	s.conn.transaction(false)
+	s.conn.transaction(false, "")
 }
 
 // Logout implements smtp.Session.

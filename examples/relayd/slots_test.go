@@ -33,7 +33,7 @@ func TestStrangersMayNotRelay(t *testing.T) {
 	assert.EqualValues(t, 10, r.metric(`relayd_refused_total{reason="relay"}`))
 	assert.EqualValues(t, 1, r.metric(`relayd_sessions_total{client="stranger"}`))
 	r.waitLog(func(l map[string]any) bool {
-		return l["msg"] == "relaying is refused" && l["client"] == "127.0.0.2" && l["recipient"] == "b@dst.test"
+		return l["msg"] == "refused" && l["reason"] == "relay" && l["sender"] == "a@src.test" && l["client"] == "127.0.0.2" && l["recipient"] == "b@dst.test"
 	})
 }
 

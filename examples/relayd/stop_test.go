@@ -68,8 +68,25 @@ func TestStopInTheMiddle(t *testing.T) {
 	c.begin("a@src.test", "b@dst.test")
 	c.raw("Subject: half\r\n")
 	require.NoError(t, mx.WaitTranscript(t.Context(), "RCPT"))
-	r.stop() // within patience; the limit of 10 s is the contract's
+	half := r.hello()
+	half.cmd(250, "MAIL FROM:<a@src.test>")
+	half.cmd(250, "RCPT TO:<b@dst.test>")
+	half.raw("BDAT 12\r\nSubject: x\r\n")
+	half.expect(250)
+	half.raw("BDAT 100 LAST\r\nhalf\r\n")
+	r.cmd.Process.Signal(syscall.SIGTERM)
+	for _, c := range []*client{c, half} {
+		assert.Contains(t, c.expect(421), "4.3.2")
+		c.ended()
+	}
+	require.Equal(t, 0, r.wait()) // within patience; the limit of 10 s is the contract's
 	assert.NotContains(t, r.text(), "did not end")
+	for _, reason := range []string{"shutdown", "broken_off"} {
+		r.waitLog(func(l map[string]any) bool {
+			reply, _ := l["reply"].(string)
+			return l["msg"] == "refused" && l["reason"] == reason && l["sender"] == "a@src.test" && strings.HasPrefix(reply, "421 4.3.2 ")
+		})
+	}
 
 	mx.Behave(lab.AcceptAll)
 	start(t, w.flags("-spool", r.spool)...)
