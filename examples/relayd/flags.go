@@ -79,7 +79,13 @@ Sending it
 
 Watching it
   -console ADDR          serve HTTP here: /metrics for Prometheus, /healthz, and /summary (/summary.json) that tells the
-                         administrator what is wrong and what to do about it.
+                         administrator what is wrong and what to do about it. The queue, in JSON:
+                           GET /queue              what waits: ?lane=DOMAIN&sender=A&recipient=A&state=held&older-than=1d,
+                                                   the first ?limit=100, at most 1000, and with ?cursor=NEXT the rest
+                           GET /queue/ID           all about one message
+                           POST /queue/hold        (release, retry, fail, delete) changes what the same parameters and
+                                                   id=ID choose, or all=yes; hold and fail take why=TEXT. Only from this
+                                                   host, and with the header X-Relayd: yes
   -log FILE              log, a JSON object a line (standard error)
   -transcript FILE       session log: every line of every SMTP session that sends mail, without secrets
 

@@ -8,6 +8,7 @@
 //	conn.go listener.go       keep room for users, whatever other clients do
 //	policy.go                 says who may relay, audits that, and tells the administrator what is wrong
 //	metrics.go console.go     are for the monitoring
+//	admin.go                  shows the queue over HTTP, and lets people of this host hold, release, retry, fail or delete mail
 //	flags.go logfile.go       are what every server needs
 //
 //	relayd -hostname mail.example.org -routes routes
