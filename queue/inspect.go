@@ -63,7 +63,9 @@ func (f *Filter) hasRecipient(to []Recipient) bool {
 
 // CheckChange returns [ErrNoFilter] for a filter that would change everything without saying so.
 func (f *Filter) CheckChange() error {
-	if *f == (Filter{}) {
+	what := *f
+	what.OlderThan = max(what.OlderThan, 0) // every message is older than less than nothing
+	if what == (Filter{}) {
 		return ErrNoFilter
 	}
 	return nil
@@ -112,6 +114,10 @@ type History struct {
 
 // MaxHistory is how many attempts an entry's history keeps.
 const MaxHistory = 30
+
+// MaxResults is for how many recipients an attempt in the history of an entry has results, besides one of each kind that
+// they do not show: an entry may have [MaxRecipients].
+const MaxResults = 1000
 
 // Stats are counts of entries, and of lanes that have any.
 type Stats struct {

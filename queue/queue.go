@@ -94,6 +94,9 @@ type Settlement struct {
 	// What the attempt says about the lane. Hints: a backend may forget them in a crash.
 	Pause time.Duration // nothing more of the lane is leased for this long, because the destination asks for it
 	Wake  bool          // the destination took mail: the lane's pause ends, and its entries that are Unreached are due
+
+	// WakeLanes are other lanes to wake in the same way: their mail waits for the smarthost that has taken this.
+	WakeLanes []string
 }
 
 // A Submission is a message to enqueue together with a settlement.
@@ -105,8 +108,8 @@ type Submission struct {
 // An Attempt is one try of an entry, as its history tells it.
 type Attempt struct {
 	Time    time.Time       `json:"time,omitzero"`
-	Route   string          `json:"route,omitempty"` // the hops, as the routing file writes them
-	Results []AttemptResult `json:"results,omitempty"`
+	Route   string          `json:"route,omitempty"`   // the hops, as the routing file writes them, of who is not settled
+	Results []AttemptResult `json:"results,omitempty"` // see [MaxResults]
 }
 
 // An AttemptResult is what one try said about one recipient.

@@ -98,7 +98,7 @@ func (x *Index) release(gone ...*Message) {
 // settle writes the outcome into the entry, and drops it where no recipient is left.
 func (x *Index) settle(e *entry, s queue.Settlement, now time.Time) (gone *Message) {
 	x.unpark(e) // it waits only where a log is read again: there it was never leased
-	e.To = slices.DeleteFunc(slices.Clone(e.To), func(r queue.Recipient) bool { return slices.Contains(s.Done, r.Address) })
+	e.To = without(e.To, s.Done)
 	if len(e.To) == 0 {
 		return x.drop(e)
 	}
@@ -122,9 +122,30 @@ func (x *Index) settle(e *entry, s queue.Settlement, now time.Time) (gone *Messa
 	return nil
 }
 
-// hint applies what a settlement says about its lane. A pause outlives the lane's last entry, and a shorter one does
-// not end a longer one.
+// without gives the recipients that are not settled, in one pass: an entry may have tens of thousands.
+func without(to []queue.Recipient, done []string) []queue.Recipient {
+	if len(done) == 0 {
+		return to
+	}
+	settled := make(map[string]struct{}, len(done))
+	for _, address := range done {
+		settled[address] = struct{}{}
+	}
+	var rest []queue.Recipient
+	for _, r := range to {
+		if _, ok := settled[r.Address]; !ok {
+			rest = append(rest, r)
+		}
+	}
+	return rest
+}
+
+// hint applies what a settlement says about its lane and others. A pause outlives the lane's last entry, and a shorter one
+// does not end a longer one.
 func (x *Index) hint(name string, s queue.Settlement, now time.Time) {
+	for _, other := range s.WakeLanes {
+		x.hint(other, queue.Settlement{Wake: true}, now)
+	}
 	l := x.lanes[name]
 	until := now.Add(s.Pause)
 	switch {

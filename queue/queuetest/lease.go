@@ -192,6 +192,15 @@ func (s *suite) wake() {
 	require.NoError(s, err)
 }
 
+func (s *suite) wakeOthers() {
+	unreached, _ := s.unreach()
+	s.enqueue("probe@b.test")
+	l := s.leaseOne()
+	s.settle(l, queue.Settlement{Done: addresses(l), WakeLanes: []string{"a.test", "empty.test"}})
+	assert.Equal(s, unreached, s.leaseOne().ID)
+	assert.Empty(s, s.lease(5), "who waits for a reason of its own keeps its time")
+}
+
 func (s *suite) wakeAfterUnreached() {
 	unreached, _ := s.unreach()
 	s.enqueue("probe@a.test")

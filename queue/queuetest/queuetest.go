@@ -86,6 +86,7 @@ var tests = []struct {
 	{"a pause keeps a lane, a wake frees it", (*suite).pause, false},
 	{"a pause outlives the lane's last entry", (*suite).pauseOfEmptyLane, false},
 	{"a wake makes due what is unreached", (*suite).wake, false},
+	{"a settlement wakes other lanes", (*suite).wakeOthers, false},
 	{"a wake does so after a settlement that could not be reached", (*suite).wakeAfterUnreached, false},
 	{"a person's decision ends being unreached", (*suite).wakeAfterChange, false},
 	{"a settlement can hold", (*suite).settleHold, false},
