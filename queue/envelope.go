@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -143,10 +144,7 @@ func checkQuoted(local string) error {
 
 func checkDomain(domain string) error {
 	if strings.HasPrefix(domain, "[") {
-		if !strings.HasSuffix(domain, "]") || len(domain) < 3 {
-			return fmt.Errorf("the address literal after the @ is not closed with ]")
-		}
-		return nil // deliver reads it; one it cannot read fails there with its own words
+		return checkLiteral(domain)
 	}
 	ascii, err := idna.Lookup.ToASCII(strings.TrimSuffix(domain, "."))
 	if err != nil && !isASCII(domain) {
@@ -160,6 +158,22 @@ func checkDomain(domain string) error {
 	}
 	if slices.ContainsFunc(strings.Split(ascii, "."), badLabel) {
 		return fmt.Errorf("%q is no domain name: each label has 1 to 63 letters, digits or hyphens", domain)
+	}
+	return nil
+}
+
+// checkLiteral checks an address literal (RFC 5321, section 4.1.3). Nobody has registered other kinds than these two.
+func checkLiteral(literal string) error {
+	inner, closed := strings.CutSuffix(literal[1:], "]")
+	if !closed {
+		return fmt.Errorf("the address literal after the @ is not closed with ]")
+	}
+	text, is6 := inner, false
+	if len(inner) > 5 && strings.EqualFold(inner[:5], "IPv6:") {
+		text, is6 = inner[5:], true
+	}
+	if addr, err := netip.ParseAddr(text); err != nil || addr.Is6() != is6 || addr.Zone() != "" {
+		return fmt.Errorf("%s is no address literal: write [192.0.2.1] or [IPv6:2001:db8::1]", literal)
 	}
 	return nil
 }
