@@ -43,11 +43,12 @@ func (o origin) wins(pattern string) bool {
 
 // parses reports whether a routing file may have these patterns. It may have none twice.
 func parses(patterns ...string) bool {
-	if slices.Contains(patterns, "") {
+	text := strings.Join(patterns, " direct\n") + " direct\n"
+	if strings.Count(text, "\n") != len(patterns) {
 		return false
 	}
-	_, err := route.Parse("", strings.NewReader(strings.Join(patterns, " direct\n")+" direct\n"))
-	return err == nil
+	table, err := route.Parse("", strings.NewReader(text))
+	return err == nil && table.Len() == len(patterns)
 }
 
 // A change is what to do to the routing file, so that mail takes another way.

@@ -5,7 +5,7 @@
 // [Policy], who may relay, which [AuditPolicy] goes through; and [Refusals], which takes note of what other servers
 // say while mail is delivered.
 //
-//	refusals := &relaycheck.Refusals{Smarthost: "smtp://mail.isp.example"}
+//	refusals := &relaycheck.Refusals{Smarthost: "smtp://mail.isp.example", Since: time.Now()}
 //	d := &deliver.Deliverer{Hostname: "mail.example.org", Trace: &deliver.Trace{Outcome: refusals.Observe}}
 //	policy := &relaycheck.Policy{Rules: []relaycheck.Rule{
 //		{Action: relaycheck.Allow, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},

@@ -732,6 +732,8 @@ func TestRefusalsConcurrently(t *testing.T) {
 
 func FuzzObserve(f *testing.F) {
 	f.Add("you@aol.com", "mx.yahoodns.net", "554 5.7.1 no", "rcpt", uint8(0))
+	f.Add("a@b.example", "mx.b.example", "554 no", "*@b.example", uint8(3))
+	f.Add("a@b.example", "mx.b.example", "no answer", "a@b.example", uint8(16))
 	f.Add("a@b", "[192.0.2.1]", "451-\x1b[2J\r\n451 \u202e", "starttls", uint8(3))
 	f.Fuzz(func(t *testing.T, recipient, host, reply, stage string, kind uint8) {
 		r := relaycheck.Refusals{}
@@ -739,6 +741,10 @@ func FuzzObserve(f *testing.F) {
 		o.Reply, _ = dsn.ParseReply(reply)
 		o.Hop.Kind, o.Hop.Host, o.RouteTrouble = route.Kind(kind%5), host, kind&8 != 0
 		o.Tried = []deliver.Try{{Host: host, Stage: o.Stage, Reply: o.Reply, Reason: blocked, Err: reply}}
+		o.Route = route.Route{Pattern: stage, File: reply, Line: 1}
+		if kind&16 != 0 {
+			o.Reply, o.Stage, o.Status = dsn.Reply{}, deliver.StageRoute, "4.4.3"
+		}
 		for range 20 {
 			r.Observe(message(reply), o)
 		}
