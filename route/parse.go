@@ -174,7 +174,7 @@ func (p *parser) add(first word, pat pattern, list uint32, fold bool) {
 		return
 	}
 	t := p.table
-	if p.records.Len() > math.MaxUint32-2*maxLine {
+	if int64(p.records.Len()) > math.MaxUint32-2*maxLine {
 		p.fail(first.col, first.text, "there is more before this line than a table can hold", "split the file")
 		return
 	}

@@ -1,4 +1,4 @@
-//go:build unix
+//go:build linux || darwin || freebsd || dragonfly || openbsd || netbsd
 
 package disk
 
@@ -60,12 +60,3 @@ func (l locks) Close() error {
 
 func flock(f *os.File) error  { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
 func isLocked(err error) bool { return errors.Is(err, syscall.EWOULDBLOCK) }
-
-// freeBytes is how much an unprivileged process may still write to the disk of a folder.
-func freeBytes(dir string) (int64, error) {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(dir, &s); err != nil {
-		return 0, err
-	}
-	return int64(s.Bavail) * int64(s.Bsize), nil
-}
