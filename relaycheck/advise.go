@@ -27,9 +27,9 @@ const (
 
 const defaultSmarthost = "smtp://mail.isp.example"
 
-// Findings tells what is known now, the worst first. Ids begin with "refusal/", "unreachable/", "tls/", "route/", "smarthost/"
-// and "dns/", and then name the provider, the smarthost or the entry of the routing file. What is over is told for a week, what has not been seen again for 30 days.
-// "deliveries/since" is always there, and tells since when anything is known.
+// Findings tells what is known now, the worst first. Ids begin with "refusal/", "unreachable/", "tls/", "route/", "smarthost/" and
+// "dns/", and then name the provider, the smarthost or the entry of the routing file. What is over is told for a week, what has
+// not been seen again for 30 days. "deliveries/since" is always there: since when anything is known.
 func (r *Refusals) Findings() []Finding {
 	now := time.Now()
 	r.mu.Lock()
