@@ -55,7 +55,7 @@ type mailQueue interface {
 
 // newRelay opens everything that may fail. The queue comes last: it is not touched where anything else is wrong.
 func newRelay(o *options) (r *relay, err error) {
-	r = &relay{opts: o, metrics: newMetrics(), refusals: new(relaycheck.Refusals)}
+	r = &relay{opts: o, metrics: newMetrics(), refusals: &relaycheck.Refusals{Since: time.Now()}}
 	defer func() {
 		if err != nil {
 			r.closeFiles()
