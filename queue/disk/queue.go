@@ -265,7 +265,7 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 func settleRecord(key memory.Key, s queue.Settlement, now time.Time, reports []mailMeta, bodies [][]byte) (record, error) {
 	meta := settleMeta{
 		Key: key, At: now, Attempt: s.Attempt, Done: s.Done, Next: s.Next, Warned: s.Warned, Hold: s.Hold, Reports: reports,
-		Unreached: s.Unreached, Wake: s.Wake,
+		Unreached: s.Unreached, Wake: s.Wake, WakeLanes: s.WakeLanes,
 	}
 	rec, err := newRecord(typeSettle, meta, bodies...)
 	if errors.Is(err, errTooLong) { // rather no history than no settlement

@@ -52,8 +52,9 @@ type settleMeta struct {
 	Hold    string        `json:"hold,omitempty"`
 	Reports []mailMeta    `json:"reports,omitempty"`
 
-	Unreached bool `json:"unreached,omitempty"`
-	Wake      bool `json:"wake,omitempty"`
+	Unreached bool     `json:"unreached,omitempty"`
+	Wake      bool     `json:"wake,omitempty"`
+	WakeLanes []string `json:"wakelanes,omitempty"`
 }
 
 // changeMeta is the JSON of a change record.

@@ -322,7 +322,8 @@ func (q *Queue) applySettle(s *segment, rec read) error {
 	reports := placeReports(s, rec.at, m.Reports)
 	s.live.Add(storedReports(m.Reports))
 	settlement := queue.Settlement{
-		Attempt: m.Attempt, Done: m.Done, Next: m.Next, Warned: m.Warned, Hold: m.Hold, Unreached: m.Unreached, Wake: m.Wake,
+		Attempt: m.Attempt, Done: m.Done, Next: m.Next, Warned: m.Warned, Hold: m.Hold,
+		Unreached: m.Unreached, Wake: m.Wake, WakeLanes: m.WakeLanes,
 	}
 	q.index.CommitSettle(m.Key, settlement, m.At, reports)
 	return nil

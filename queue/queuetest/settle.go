@@ -214,6 +214,15 @@ func (s *suite) wokenSurvives() {
 	s.reopen()
 	assert.Equal(s, unreached, s.leaseOne().ID, "an entry that was leased is due at once")
 	assert.Empty(s, s.lease(5))
+	s.count(s.q.Delete(s.ctx, queue.Filter{All: true}))
+
+	unreached, _ = s.unreach()
+	s.enqueue("probe@b.test")
+	l := s.leaseOne()
+	s.settle(l, queue.Settlement{Done: addresses(l), WakeLanes: []string{"a.test"}})
+	assert.Equal(s, unreached, s.leaseOne().ID)
+	s.reopen()
+	assert.Equal(s, unreached, s.leaseOne().ID)
 }
 
 func (s *suite) idsSurvive() {
