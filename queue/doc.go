@@ -18,9 +18,10 @@
 // # Who waits for whom
 //
 // The unit of work is an entry: one message × one lane, the recipients of one domain. A lane that hangs, is refused or
-// waits for its time delays no other. A lane begins with a few attempts at once and earns more with each success; one that
-// cannot be reached is probed by one attempt at a time, and what comes due for it meanwhile is put off without a
-// connection. When it takes mail again, what waited for it is tried at once.
+// waits for its time delays no other. A lane begins with a few attempts at once and earns more with each success; a
+// destination that cannot be reached, a domain or a smarthost of many, is probed by one attempt at a time, and what comes due
+// for it meanwhile is put off without a connection. When it takes mail again, what waited for it is tried soon: the mail of a
+// domain at once, that of a smarthost's many domains one after the other.
 //
 // # Who hears what
 //

@@ -8,12 +8,18 @@ import (
 // startConcurrency is how many attempts at once a lane begins with. A destination that hangs costs no more than these.
 const startConcurrency = 4
 
-// wakePause is how long a lane is not woken again: where a provider takes some mail and refuses other, each success must not
-// make all of what is refused be tried again.
-const wakePause = 5 * time.Minute
+// Bounds on how long a lane is not woken again: where a provider takes some mail and refuses other, each success must not
+// make all of what is refused be tried again. It is longer each time that a wake did not help.
+const (
+	wakePause    = 5 * time.Minute
+	maxWakePause = 4 * time.Hour
+)
 
-// laneMemory is how long an idle lane is remembered.
+// laneMemory is how long an idle lane is remembered, where no mail waits for its destination: else it is as long as an outage.
 const laneMemory = 15 * time.Minute
+
+// maxFailing is how many routes of one lane are known to be in trouble.
+const maxFailing = 100
 
 // lanes is what a Runner knows of the lanes that it works in: how many attempts each may have at once, and whether
 // mail waits for its destination. The zero value is ready once max is set.
@@ -26,11 +32,21 @@ type lanes struct {
 }
 
 type laneState struct {
-	active  int       // attempts under way
-	limit   int       // attempts at once
-	failing bool      // mail may wait for the destination
-	woken   time.Time // when the lane was last woken
+	active  int             // attempts under way
+	limit   int             // attempts at once
+	unknown bool            // mail may wait that any success is good news for: since before the lane was known, or for its route
+	failing map[string]bool // the ways by which mail could not go, that waits for the destination therefore
+	woken   time.Time       // when the lane was last woken
+	pause   time.Duration   // how long it is not woken again
 	used    time.Time
+}
+
+// news is what an attempt says about its lane.
+type news struct {
+	good   []*group // took mail
+	bad    []*group // left mail waiting for the destination
+	nobody bool     // no host of any of them could be reached
+	lost   bool     // mail waits because no route could be found
 }
 
 // room is LeaseRequest.Room.
@@ -49,7 +65,7 @@ func (ls *lanes) begin(lane string) {
 	s := ls.known[lane]
 	if s == nil {
 		ls.forget()
-		s = &laneState{limit: min(startConcurrency, ls.max), failing: true} // what was before is not known
+		s = &laneState{limit: min(startConcurrency, ls.max), unknown: true}
 		ls.known[lane] = s
 	}
 	s.active++
@@ -64,29 +80,54 @@ func (ls *lanes) end(lane string) {
 	s.used = time.Now()
 }
 
-// succeeded lets a lane have one attempt more, and reports whether what waits for its destination is to be woken.
-func (ls *lanes) succeeded(lane string) (wake bool) {
+// learn takes the news of an attempt, and reports whether what waits for the lane's destination is to be woken. A success
+// earns the lane one attempt more; trouble halves them; a destination that cannot be reached is probed by one at a time.
+func (ls *lanes) learn(lane string, n *news) (wake bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	s := ls.known[lane]
-	s.limit = min(s.limit+1, ls.max)
-	now := time.Now()
-	if !s.failing || (!s.woken.IsZero() && now.Sub(s.woken) < wakePause) {
-		return false
+	for _, g := range n.bad {
+		s.fail(g.way)
 	}
-	s.failing, s.woken = false, now
-	return true
+	s.unknown = s.unknown || n.lost
+	switch {
+	case len(n.good) > 0:
+		s.limit = min(s.limit+1, ls.max)
+		return s.wake(n.good, time.Now())
+	case len(n.bad) > 0 && n.nobody:
+		s.limit, s.pause = 1, min(s.pause, wakePause) // when it is back, that is news
+	case len(n.bad) > 0:
+		s.limit = max(s.limit/2, 1)
+	}
+	return false
 }
 
-// failed notes trouble with the destination of a lane. One that cannot be reached is probed by one attempt at a time.
-func (ls *lanes) failed(lane string, unreachable bool) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	s := ls.known[lane]
-	s.failing = true
-	if s.limit = max(s.limit/2, 1); unreachable {
-		s.limit = 1
+func (s *laneState) fail(way string) {
+	if s.failing == nil {
+		s.failing = map[string]bool{}
 	}
+	if len(s.failing) < maxFailing {
+		s.failing[way] = true
+	}
+}
+
+// wake reports whether mail that went by some ways now says that what waits may go too: one of the ways was in trouble, and
+// the last wake is long enough ago.
+func (s *laneState) wake(good []*group, now time.Time) bool {
+	back := s.unknown
+	for _, g := range good {
+		back = back || s.failing[g.way]
+	}
+	switch ago := now.Sub(s.woken); {
+	case !back || (!s.woken.IsZero() && ago < s.pause):
+		return false
+	case s.woken.IsZero() || ago >= 4*s.pause:
+		s.pause = wakePause
+	default:
+		s.pause = min(2*s.pause, maxWakePause)
+	}
+	s.unknown, s.failing, s.woken = false, nil, now
+	return true
 }
 
 // forget drops lanes that were idle for a while, with mu held, whenever there are twice as many as after the last time.
@@ -99,7 +140,8 @@ func (ls *lanes) forget() {
 	}
 	now := time.Now()
 	for lane, s := range ls.known {
-		if s.active == 0 && now.Sub(s.used) > laneMemory {
+		idle := now.Sub(s.used)
+		if s.active == 0 && (idle > outageMemory || (idle > laneMemory && len(s.failing) == 0)) {
 			delete(ls.known, lane)
 		}
 	}

@@ -3,10 +3,10 @@ package queue
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,15 +18,27 @@ import (
 
 // An attempt is one lease being worked on.
 type attempt struct {
-	r     *Runner
-	lease *Lease
-	ctx   context.Context // ends with AttemptTime, or when the Runner is told to put everything back
+	r        *Runner
+	lease    *Lease
+	ctx      context.Context // ends with AttemptTime, or when the Runner is told to put everything back
+	rerouted uint64          // Runner.reroute when the routes were asked for
 
-	routes   []route.Route     // of each recipient
-	ways     []string          // the routes as text: alike where mail goes the same way
+	groups   []group
+	ways     []string          // the route of each recipient as text: alike where mail goes the same way
 	outcomes []deliver.Outcome // of each recipient
 	untried  []bool            // recipients that were not tried because of an outage
 	fates    []fate            // what follows for each recipient
+	stopped  bool              // the Runner was told to put everything back before the fates were decided
+}
+
+// A group are the recipients that share a route.
+type group struct {
+	route       route.Route
+	way         string
+	destination string // what an outage of it is about
+	members     []int
+	waits       bool // for the destination to be back
+	putOff      bool // without a try
 }
 
 // process makes the attempt of a lease and settles it.
@@ -34,7 +46,10 @@ func (r *Runner) process(l Lease) {
 	ctx, cancel := context.WithTimeout(r.work, r.AttemptTime)
 	defer cancel()
 	n := len(l.Envelope.To)
-	a := &attempt{r: r, lease: &l, ctx: ctx, routes: make([]route.Route, n), ways: make([]string, n), outcomes: make([]deliver.Outcome, n), untried: make([]bool, n)}
+	a := &attempt{
+		r: r, lease: &l, ctx: ctx, rerouted: r.reroute.Load(),
+		ways: make([]string, n), outcomes: make([]deliver.Outcome, n), untried: make([]bool, n),
+	}
 	a.decide()
 	a.settle()
 }
@@ -45,7 +60,7 @@ func (a *attempt) decide() {
 	defer func() {
 		if p := recover(); p != nil {
 			a.r.Logger.Error("an attempt panicked", "id", a.lease.ID, "lane", a.lease.Lane, "panic", p, "stack", string(debug.Stack()))
-			a.decideAll(deliver.TempFail, "4.3.0", brokeDown)
+			a.decideAll(deliver.TempFail, ourTrouble, brokeDown)
 		}
 	}()
 	switch {
@@ -61,6 +76,9 @@ func (a *attempt) decide() {
 // brokeDown is all that a sender is told of a panic.
 const brokeDown = "the delivery broke down within this mail system; its log tells why"
 
+// ourTrouble is the status of what is wrong with this system or with the message, whatever the destination (RFC 3463, section 3.4).
+const ourTrouble dsn.Status = "4.3.0"
+
 // decideAll gives every recipient the same outcome, without a host.
 func (a *attempt) decideAll(result deliver.Result, status dsn.Status, detail string) {
 	for i, to := range a.lease.Envelope.To {
@@ -68,69 +86,99 @@ func (a *attempt) decideAll(result deliver.Result, status dsn.Status, detail str
 	}
 }
 
-// deliver routes the recipients and hands each group that shares a route to the Deliverer, all at the same time, so that one that
-// hangs costs the others nothing.
+// deliver routes the recipients and hands each group that shares a route to the Deliverer, at the same time, so that one that
+// hangs costs the others nothing; but no more of them than a lane may have attempts.
 func (a *attempt) deliver() {
-	groups := a.group()
-	if len(groups) == 1 {
-		a.deliverGroup(groups[0])
+	a.group()
+	if len(a.groups) == 1 {
+		a.deliverGroup(&a.groups[0])
 		return
 	}
 	var all sync.WaitGroup
-	for _, g := range groups {
-		all.Go(func() { a.deliverGroup(g) })
+	turns := make(chan struct{}, a.r.lanes.max)
+	for i := range a.groups {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			a.deliverGroup(&a.groups[i])
+		})
 	}
 	all.Wait()
 }
 
-// group routes the recipients, and gives their numbers by route. Those that cannot be routed now are decided.
-func (a *attempt) group() (groups [][]int) {
+// routeTries is for how many recipients of one entry the router may fail, until it is not asked about the others: they are
+// of one domain, and each answer may take as long as DNS does.
+const routeTries = 10
+
+// group routes the recipients, and sorts them by route. Those that cannot be routed now are decided.
+func (a *attempt) group() {
 	index := map[string]int{}
+	var trouble error
+	troubles := 0
 	for i, to := range a.lease.Envelope.To {
-		rt, err := a.r.Router.Route(a.ctx, route.Query{Sender: a.lease.Envelope.From, Recipient: to.Address})
+		var rt route.Route
+		err := trouble
+		if troubles < routeTries {
+			rt, err = a.r.Router.Route(a.ctx, route.Query{Sender: a.lease.Envelope.From, Recipient: to.Address})
+		}
 		if err != nil {
+			trouble, troubles = err, troubles+1
 			a.outcomes[i] = deliver.Outcome{
 				Recipient: to.Address, Result: deliver.TempFail, Status: "4.3.5", Stage: deliver.StageRoute,
 				Detail: "no route could be found now: " + err.Error(), RouteTrouble: true,
 			}
-			a.r.Logger.Error("no route could be found now", "id", a.lease.ID, "recipient", to.Address, "error", err)
 			continue
 		}
-		a.routes[i], a.ways[i] = rt, rt.String()
+		a.ways[i] = rt.String()
 		g, ok := index[a.ways[i]]
 		if !ok {
-			g = len(groups)
+			g = len(a.groups)
 			index[a.ways[i]] = g
-			groups = append(groups, nil)
+			a.groups = append(a.groups, group{route: rt, way: a.ways[i], destination: destination(a.lease.Lane, rt, a.ways[i])})
 		}
-		groups[g] = append(groups[g], i)
+		a.groups[g].members = append(a.groups[g].members, i)
 	}
-	return groups
 }
 
-// destination names what an outage of a recipient's route is about: the domain where mail goes direct, and nothing but the
-// route where it names a smarthost.
-func (a *attempt) destination(i int) string {
-	if hops := a.routes[i].Hops; len(hops) > 0 && hops[0].Kind == route.Smarthost {
-		return a.ways[i]
+// destination names what an outage of a route is about: nothing but the route where it leads to smarthosts alone, else the
+// domain too.
+func destination(lane string, rt route.Route, way string) string {
+	shared := false
+	for i := range rt.Hops {
+		switch rt.Hops[i].Kind {
+		case route.MX:
+			return lane + " " + way
+		case route.Smarthost:
+			shared = true
+		}
 	}
-	return a.lease.Lane + " " + a.ways[i]
+	if !shared {
+		return lane + " " + way
+	}
+	return way
 }
 
-func (a *attempt) deliverGroup(group []int) {
-	rt := a.routes[group[0]]
-	if known, ok := a.r.down.during(a.destination(group[0]), time.Now()); ok {
-		for _, i := range group {
+func (a *attempt) deliverGroup(g *group) {
+	if known, ok := a.outage(g); ok {
+		for _, i := range g.members {
 			a.outcomes[i], a.untried[i] = known, true
-			a.outcomes[i].Recipient, a.outcomes[i].Route = a.lease.Envelope.To[i].Address, rt
+			a.outcomes[i].Recipient, a.outcomes[i].Route = a.lease.Envelope.To[i].Address, g.route
 		}
 		return
 	}
-	m := a.message(group)
-	outcomes := a.callDeliverer(rt, m)
-	for k, i := range group {
+	outcomes := a.callDeliverer(g.route, a.message(g.members))
+	for k, i := range g.members {
 		a.outcomes[i] = outcomes[k]
 	}
+}
+
+// outage gives what is known of a destination that is not to be asked now. The only try of a message is always a real one.
+func (a *attempt) outage(g *group) (deliver.Outcome, bool) {
+	now := time.Now()
+	if a.lease.Attempts == 0 && !now.Before(a.r.Schedule.expires(a.lease.Accepted)) {
+		return deliver.Outcome{}, false
+	}
+	return a.r.down.during(g.destination, now)
 }
 
 // callDeliverer returns an outcome for each recipient whatever the Deliverer does. It runs beside other groups, so that a panic
@@ -147,65 +195,63 @@ func (a *attempt) callDeliverer(rt route.Route, m *deliver.Message) (outcomes []
 		a.r.Logger.Error("the Deliverer forgot recipients", "id", m.ID, "recipients", len(m.To), "outcomes", len(outcomes))
 		return undecided(m, "the deliverer said nothing of this recipient")
 	}
+	for i := range outcomes {
+		if outcomes[i].Result > deliver.Discarded { // what is unknown is never lost
+			outcomes[i] = undecidedOne(m.To[i].Address, "the deliverer said nothing that is known of this recipient")
+		}
+	}
 	return outcomes
 }
 
 func undecided(m *deliver.Message, detail string) []deliver.Outcome {
 	outcomes := make([]deliver.Outcome, len(m.To))
 	for i, to := range m.To {
-		outcomes[i] = deliver.Outcome{Recipient: to.Address, Result: deliver.TempFail, Status: "4.3.0", Detail: detail, Stage: deliver.StageRoute}
+		outcomes[i] = undecidedOne(to.Address, detail)
 	}
 	return outcomes
 }
 
-func (a *attempt) message(group []int) *deliver.Message {
+func undecidedOne(recipient, detail string) deliver.Outcome {
+	return deliver.Outcome{Recipient: recipient, Result: deliver.TempFail, Status: ourTrouble, Detail: detail, Stage: deliver.StageRoute}
+}
+
+func (a *attempt) message(members []int) *deliver.Message {
 	l := a.lease
 	m := &deliver.Message{
 		ID: string(l.ID), From: l.Envelope.From, EnvelopeID: l.Envelope.EnvelopeID, Return: l.Envelope.Return, UTF8: l.Envelope.UTF8,
 		Size: l.Size, Open: func() (io.ReadCloser, error) { return a.r.Queue.Open(a.ctx, l.ID) },
 		To: l.Envelope.To,
 	}
-	if len(group) < len(l.Envelope.To) {
-		m.To = make([]Recipient, len(group))
-		for k, i := range group {
+	if len(members) < len(l.Envelope.To) {
+		m.To = make([]Recipient, len(members))
+		for k, i := range members {
 			m.To[k] = l.Envelope.To[i]
 		}
 	}
 	return m
 }
 
-// settle records what became of the attempt, again and again until it is recorded, the lease is lost, or the Runner is
-// told to leave everything.
-func (a *attempt) settle() {
-	s := a.settlement()
-	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-		err := a.r.Queue.Settle(context.WithoutCancel(a.ctx), *a.lease, s)
-		switch kind := settleError(err); {
-		case err == nil:
-			a.r.setBroken(nil)
-			a.settled(s)
-			return
-		case kind != nil:
-			a.r.Logger.Warn("what became of an attempt is not recorded, and it may be made again", "id", a.lease.ID, "lane", a.lease.Lane, "error", err)
-			return
-		}
-		a.r.setBroken(err)
-		a.r.Logger.Error("what became of an attempt cannot be recorded; no more mail is sent until it can", "id", a.lease.ID, "lane", a.lease.Lane, "error", err)
-		select {
-		case <-time.After(wait):
-		case <-a.r.work.Done():
-			return
-		}
-	}
-}
+// maxWays is how many routes of one attempt its history names.
+const maxWays = 20
 
-// waysText is the ways of an attempt in its history: the routes as the routing file writes them.
+// waysText is the ways of an attempt in its history: the routes as the routing file writes them. Of more than a few it has a
+// checksum, so that other routes give another text.
 func waysText(ways []string) string {
 	var distinct []string
+	seen := map[string]bool{}
+	rest := fnv.New64a()
 	for _, way := range ways {
-		if way != "" && !slices.Contains(distinct, way) {
-			distinct = append(distinct, way)
+		if way == "" || seen[way] {
+			continue
 		}
+		if seen[way] = true; len(distinct) < maxWays {
+			distinct = append(distinct, way)
+		} else {
+			io.WriteString(rest, way+"\n")
+		}
+	}
+	if more := len(seen) - len(distinct); more > 0 {
+		distinct = append(distinct, fmt.Sprintf("and %d more (%x)", more, rest.Sum64()))
 	}
 	return strings.Join(distinct, "; ")
 }

@@ -3,9 +3,11 @@ package queue
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"log/slog"
-	"slices"
+	"runtime/debug"
 	"time"
 
 	"github.com/sortie-mail/sortie/deliver"
@@ -19,6 +21,32 @@ const (
 	fullByDefault = 50 << 10
 	fullAtMost    = 1 << 20
 )
+
+// report writes the report that follows from the fates, if one does. warned are those whose delay it tells. With an error
+// there is none, and those that failed must stay.
+func (a *attempt) report(now time.Time) (reports []Submission, warned []string, err error) {
+	var recipients []dsn.Recipient
+	failed := false
+	for i, f := range a.fates {
+		action := a.action(i, f, now)
+		if action == "" {
+			continue
+		}
+		recipients = append(recipients, a.reportOn(i, action, now))
+		if failed = failed || action == dsn.Failed; action == dsn.Delayed {
+			warned = append(warned, a.lease.Envelope.To[i].Address)
+		}
+	}
+	if len(recipients) == 0 {
+		return nil, nil, nil
+	}
+	reports, err = a.write(recipients, failed, now)
+	if err != nil {
+		a.r.Logger.Error("a report cannot be written; what failed is kept", "id", a.lease.ID, "failed", failed, "error", err)
+		return nil, nil, err
+	}
+	return reports, warned, nil
+}
 
 // action is what is reported about a recipient now, "" for nothing.
 func (a *attempt) action(i int, f fate, now time.Time) dsn.Action {
@@ -47,6 +75,12 @@ func (a *attempt) reportOn(i int, action dsn.Action, now time.Time) dsn.Recipien
 		Original: to.Original, Final: finalAddress(to.Address), Action: action, Status: o.Status, RemoteMTA: o.Host,
 		Diagnostic: o.Reply, Detail: o.Detail, LastAttempt: now, LogID: string(a.lease.ID), Advice: o.Reason.Sender,
 	}
+	if a.untried[i] && !o.End.IsZero() {
+		r.LastAttempt = o.End
+	}
+	if a.ways[i] == "" && o.RouteTrouble {
+		r.Detail = "no way to the recipient could be found" // a router's own words are the administrator's
+	}
 	if o.Addr.IsValid() {
 		r.RemoteAddr = o.Addr.Addr().String()
 	}
@@ -70,45 +104,47 @@ func finalAddress(address string) dsn.Address {
 	return dsn.Address{Type: "utf-8", Addr: address}
 }
 
-// addReport makes a report a part of the settlement. Where it cannot be written, what would have been settled by it is held:
-// a failure that nobody hears of would be lost mail.
-func (a *attempt) addReport(s *Settlement, recipients []dsn.Recipient) {
+// write writes a report, without the message that it is about where it cannot be written with it.
+func (a *attempt) write(recipients []dsn.Recipient, failed bool, now time.Time) ([]Submission, error) {
 	env := &a.lease.Envelope
 	report := &dsn.Report{
 		ReportingMTA: a.r.Hostname, EnvelopeID: env.EnvelopeID, Arrival: a.lease.Accepted, Recipients: recipients,
-		To: env.From, Date: time.Now(), UTF8: !isASCII(env.From), // an ASCII address may be at a host without SMTPUTF8
+		To: env.From, Date: now, UTF8: !isASCII(env.From), // an ASCII address may be at a host without SMTPUTF8
 	}
-	report.Original, report.HeadersOnly = a.original(recipients)
-	body, err := a.r.Reports.Build(report)
+	report.Original, report.HeadersOnly = a.original(failed)
+	body, err := a.r.build(report)
 	if err != nil {
-		a.r.Logger.Error("a report cannot be written without what it reports on; trying without", "id", a.lease.ID, "error", err)
+		a.r.Logger.Error("a report cannot be written with the message that it is about; trying without", "id", a.lease.ID, "error", err)
 		report.Original, report.HeadersOnly = nil, true
-		body, err = a.r.Reports.Build(report)
-	}
-	if err != nil {
-		a.r.Logger.Error("a report cannot be written; its message is held", "id", a.lease.ID, "error", err)
-		for i := range recipients {
-			s.Done = slices.DeleteFunc(s.Done, func(address string) bool { return address == recipients[i].Final.Addr })
+		if body, err = a.r.build(report); err != nil {
+			return nil, err
 		}
-		s.Warned, s.Hold = nil, "the report on it cannot be written: "+err.Error()
-		return
 	}
-	s.Reports = append(s.Reports, Submission{
-		// A report asks for no report (RFC 3461, section 6.2).
-		Envelope: Envelope{From: "", To: []Recipient{{Address: env.From, Notify: dsn.NotifyNever}}, UTF8: report.UTF8},
-		Body:     body,
-	})
+	// A report asks for no report (RFC 3461, section 6.2).
+	to := []Recipient{{Address: env.From, Notify: dsn.NotifyNever}}
+	return []Submission{{Envelope: Envelope{From: "", To: to, UTF8: report.UTF8}, Body: body}}, nil
+}
+
+// build is Build that comes back: a message whose report makes the builder panic must not take all other mail with it.
+func (r *Runner) build(report *dsn.Report) (body []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.Logger.Error("writing a report panicked", "panic", p, "stack", string(debug.Stack()))
+			body, err = nil, errors.New("writing it broke down; the log tells why")
+		}
+	}()
+	return r.Reports.Build(report)
 }
 
 // original reads what a report returns of the message: of a failure as much as RET says, else the header section.
-func (a *attempt) original(recipients []dsn.Recipient) (text []byte, headersOnly bool) {
-	rc, err := a.r.Queue.Open(a.ctx, a.lease.ID)
+func (a *attempt) original(failed bool) (text []byte, headersOnly bool) {
+	rc, err := a.r.Queue.Open(context.WithoutCancel(a.ctx), a.lease.ID) // the attempt's own time may be over
 	if err != nil {
 		a.r.Logger.Error("a report goes out without the message it is about", "id", a.lease.ID, "error", err)
 		return nil, true
 	}
 	defer rc.Close()
-	if a.returnsAll(recipients) {
+	if failed && a.returnsAll() {
 		if text, err = io.ReadAll(io.LimitReader(rc, fullAtMost)); err != nil {
 			a.r.Logger.Error("a report returns only a part of its message", "id", a.lease.ID, "error", err)
 			return headerOf(bufio.NewReader(bytes.NewReader(text))), true
@@ -118,19 +154,14 @@ func (a *attempt) original(recipients []dsn.Recipient) (text []byte, headersOnly
 	return headerOf(bufio.NewReader(rc)), true
 }
 
-func (a *attempt) returnsAll(recipients []dsn.Recipient) bool {
-	failed := false
-	for i := range recipients {
-		failed = failed || recipients[i].Action == dsn.Failed
-	}
-	size := a.lease.Size
+func (a *attempt) returnsAll() bool {
 	switch a.lease.Envelope.Return {
 	case dsn.ReturnFull:
-		return failed && size <= fullAtMost
+		return a.lease.Size <= fullAtMost
 	case dsn.ReturnHeaders:
 		return false
 	}
-	return failed && size <= fullByDefault
+	return a.lease.Size <= fullByDefault
 }
 
 // headerOf reads a header section without the empty line that ends it.
@@ -149,24 +180,44 @@ func headerOf(r *bufio.Reader) []byte {
 	return header
 }
 
-// settled tells the log and the trace what was recorded.
+// settled tells the log and the trace what was recorded, and looks whether what waits or is held was
+// overtaken by news.
 func (a *attempt) settled(s Settlement) {
-	l := a.lease
-	if a.r.Trace.Settled != nil {
-		a.r.Trace.Settled(*l, a.outcomes, s)
-	}
+	a.trace(s)
 	for i, f := range a.fates {
-		a.tell(&a.outcomes[i], f, &s)
+		a.tell(i, f, &s)
 	}
 	for i := range s.Reports {
-		a.r.Logger.Info("a report is on its way", "id", l.ID, "to", s.Reports[i].Envelope.To[0].Address)
+		a.r.Logger.Info("a report is on its way", "id", a.lease.ID, "to", s.Reports[i].Envelope.To[0].Address)
+	}
+	if s.Attempt.Time.IsZero() {
+		return
+	}
+	if a.joinOutages() || (a.r.reroute.Load() != a.rerouted && a.moved(s)) {
+		a.free(s)
 	}
 }
 
+func (a *attempt) trace(s Settlement) {
+	if a.r.Trace.Settled == nil {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			a.r.Logger.Error("Trace.Settled panicked", "id", a.lease.ID, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	a.r.Trace.Settled(*a.lease, a.outcomes, s)
+}
+
 // tell logs what follows for one recipient. What has arrived is told by the Deliverer.
-func (a *attempt) tell(o *deliver.Outcome, f fate, s *Settlement) {
+func (a *attempt) tell(i int, f fate, s *Settlement) {
+	o := &a.outcomes[i]
 	level, text := logLevel(o), ""
 	attrs := []any{"id", a.lease.ID, "sender", a.lease.Envelope.From, "outcome", o}
+	if a.untried[i] {
+		level = slog.LevelInfo // the alarm was raised by the try that found out
+	}
 	switch {
 	case f == done && o.Result.Success(), a.interrupted(o):
 		return

@@ -2,68 +2,123 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/route"
 )
 
-// reroutePage is how many entries Reroute looks at at once.
-const reroutePage = 10_000
+// reroutePage is how many entries Reroute looks at at once; releasing is how many it releases at once, so that the queue can
+// write them together.
+const (
+	reroutePage = 10_000
+	releasing   = 32
+)
 
 // Reroute makes waiting mail due whose route is another now than at its last try, or whose route itself was in trouble then,
-// and releases what a route held that does not hold it any more. Hosts call it after the routes changed, as from
-// [route.Reloader.OnChange]; without it waiting mail takes the new route when its time comes. It returns the number
-// of entries that it freed. The Queue must be an [Inspector].
+// with what else waits in its lanes; and releases what a route held that does not hold it any more. Hosts call it after the
+// routes changed, as from [route.Reloader.OnChange]; without it waiting mail takes the new route when its time comes. It returns
+// the number of entries that it freed. What is under way meanwhile is looked at when its attempt ends. The Queue must be an
+// [Inspector].
 func (r *Runner) Reroute(ctx context.Context) (freed int, err error) {
 	r.init()
 	in, ok := r.Queue.(Inspector)
 	if !ok {
 		return 0, fmt.Errorf("queue: %T is no Inspector: its mail takes the new routes when its time comes", r.Queue)
 	}
-	waiting, held := map[string]bool{}, []Filter(nil)
+	r.reroute.Add(1) // before looking: an attempt that ends from here on looks itself
+	r.down.again()
+	s := &survey{r: r, moved: map[string]bool{}, unsure: map[string]bool{}}
 	for cursor, more := "", true; more; more = cursor != "" {
 		var page []Info
 		if page, cursor, err = in.List(ctx, Filter{}, cursor, reroutePage); err != nil {
 			return 0, err
 		}
 		for i := range page {
-			switch e := &page[i]; {
-			case e.State == Waiting && !waiting[e.Lane] && r.moved(ctx, e):
-				waiting[e.Lane] = true
-			case e.State == Held && heldByRoute(e) && r.moved(ctx, e):
-				held = append(held, Filter{ID: e.ID, Lane: e.Lane})
-			}
+			s.look(ctx, &page[i])
 		}
 	}
-	var errs []error
-	for lane := range waiting { // a lane at once: one change to record, not one for each message
+	if freed, err = s.free(ctx, in); err == nil {
+		err = s.err
+	}
+	return freed, err
+}
+
+// A survey finds what other routes free.
+type survey struct {
+	r      *Runner
+	moved  map[string]bool // lanes in which mail waits that goes another way now
+	unsure map[string]bool // lanes with which the router is in trouble: it is asked no more, each answer may take as long as DNS does
+	held   []Filter
+	err    error // what is held stays so because of it
+}
+
+func (s *survey) look(ctx context.Context, e *Info) {
+	waiting := e.State == Waiting && !s.moved[e.Lane]
+	held := e.State == Held && e.Why == heldByRoute
+	if (!waiting && !held) || s.unsure[e.Lane] {
+		return
+	}
+	moved, err := s.r.moved(ctx, e)
+	switch {
+	case err != nil && held: // what waits is routed again at its next try
+		s.err = fmt.Errorf("queue: mail of %s stays held, because its route could not be found now: reroute again: %w", e.Lane, err)
+		fallthrough
+	case err != nil:
+		s.unsure[e.Lane] = true
+	case moved && held:
+		s.held = append(s.held, Filter{ID: e.ID, Lane: e.Lane, State: Held})
+	case moved:
+		s.moved[e.Lane] = true
+	}
+}
+
+// free frees what was found: what waits a lane at once, with one change to record, and what is held entry by entry, since
+// others of its lane may be held by a person. It ends with the first error.
+func (s *survey) free(ctx context.Context, in Inspector) (freed int, err error) {
+	for lane := range s.moved {
 		n, err := in.Retry(ctx, Filter{Lane: lane, State: Waiting})
-		freed, errs = freed+n, append(errs, err)
+		if freed += n; err != nil {
+			return freed, err
+		}
 	}
-	for _, f := range held {
-		n, err := in.Release(ctx, f)
-		freed, errs = freed+n, append(errs, err)
+	var mu sync.Mutex
+	for part := range slices.Chunk(s.held, releasing) {
+		var all sync.WaitGroup
+		for _, f := range part {
+			all.Go(func() {
+				n, e := in.Release(ctx, f)
+				mu.Lock()
+				defer mu.Unlock()
+				if freed += n; e != nil {
+					err = e
+				}
+			})
+		}
+		if all.Wait(); err != nil {
+			return freed, err
+		}
 	}
-	return freed, errors.Join(errs...)
+	return freed, nil
 }
 
 // moved reports whether another try of an entry would go another way than its last one. What was not tried yet is due
-// anyway, and a router in trouble will be asked again at the next try.
-func (r *Runner) moved(ctx context.Context, e *Info) bool {
+// anyway.
+func (r *Runner) moved(ctx context.Context, e *Info) (bool, error) {
 	if e.Last.Time.IsZero() {
-		return false
+		return false, nil
 	}
 	ways := make([]string, len(e.To))
 	for i, to := range e.To {
 		rt, err := r.Router.Route(ctx, route.Query{Sender: e.From, Recipient: to.Address})
 		if err != nil {
-			return false
+			return false, err
 		}
 		ways[i] = rt.String()
 	}
-	return waysText(ways) != e.Last.Route || routeTrouble(&e.Last)
+	return waysText(ways) != e.Last.Route || routeTrouble(&e.Last), nil
 }
 
 // routeTrouble reports whether a try ended in trouble with its route: a login or the lookup of a smarthost. New routes may
@@ -77,11 +132,35 @@ func routeTrouble(last *Attempt) bool {
 	return false
 }
 
-func heldByRoute(e *Info) bool {
-	for i := range e.Last.Results {
-		if e.Last.Results[i].Result == deliver.Held {
-			return true
+// moved reports whether what an attempt has left behind would go another way now: Reroute did not see it waiting or held
+// while the attempt was under way.
+func (a *attempt) moved(s Settlement) bool {
+	e := Info{From: a.lease.Envelope.From, Last: s.Attempt}
+	for i, f := range a.fates {
+		if !a.ends(f) {
+			e.To = append(e.To, a.lease.Envelope.To[i])
 		}
 	}
-	return false
+	moved, err := a.r.moved(a.r.work, &e)
+	return moved && err == nil
+}
+
+// free makes due at once what an attempt has left waiting, or held by its route.
+func (a *attempt) free(s Settlement) {
+	in, ok := a.r.Queue.(Inspector)
+	if !ok {
+		return
+	}
+	var err error
+	switch f := (Filter{ID: a.lease.ID, Lane: a.lease.Lane}); s.Hold {
+	case "":
+		f.State = Waiting
+		_, err = in.Retry(a.r.work, f)
+	case heldByRoute:
+		f.State = Held
+		_, err = in.Release(a.r.work, f)
+	}
+	if err != nil {
+		a.r.Logger.Warn("mail that could go now waits for its time all the same", "id", a.lease.ID, "lane", a.lease.Lane, "error", err)
+	}
 }

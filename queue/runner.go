@@ -5,7 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sortie-mail/sortie/deliver"
@@ -15,7 +17,7 @@ import (
 
 // A Runner takes mail out of a queue, finds its route, has it delivered, and settles what became of it: done, tried
 // again later, or returned to its sender with a report. Its fields must not change once Run is called; Queue and
-// Deliverer are needed, all else has a default. Its methods are safe for concurrent use.
+// Deliverer are needed, all else has a default, also where it is negative. Its methods are safe for concurrent use.
 type Runner struct {
 	Queue     Queue
 	Router    route.Router // nil is route.Direct
@@ -30,7 +32,8 @@ type Runner struct {
 	MaxHops         int           // Received fields of a message that loops; 0 is 100 (RFC 5321, section 6.3)
 
 	// KeepUnreported holds mail that failed and whose failure nobody is told of, because its sender is null or asked
-	// not to be told (NOTIFY=NEVER), until a person looks at it. Otherwise it is dropped. It is logged in both cases.
+	// not to be told (NOTIFY=NEVER), until a person looks at it; what a person ends is dropped. Otherwise it is dropped at
+	// once. It is logged in all cases.
 	KeepUnreported bool
 	// BounceBlocked returns mail at once where a server refuses it for good because of our address. Otherwise it
 	// waits as after a temporary failure, and goes out when the address is delisted or the route changed: the
@@ -44,22 +47,23 @@ type Runner struct {
 	once    sync.Once
 	lanes   lanes
 	down    outages
+	records records
+	reroute atomic.Uint64      // counts the calls of Reroute
 	slots   chan struct{}      // one for each attempt under way
 	freed   chan struct{}      // has a value after a slot became free
 	stop    chan struct{}      // closed by Shutdown: no more leases
-	stopped sync.Once          // closes stop
 	work    context.Context    // of all attempts
 	abandon context.CancelFunc // ends work
 	ended   chan struct{}      // closed when Run has returned
 	running sync.WaitGroup     // attempts under way
 
-	mu     sync.Mutex
-	begun  bool  // guarded by mu: Run was called
-	broken error // guarded by mu: why outcomes cannot be recorded now
+	mu    sync.Mutex
+	begun bool // guarded by mu: Run was called
+	shut  bool // guarded by mu: Shutdown was called
 }
 
 // A Deliverer makes one attempt of one message by a route, and says of each recipient, in their order, what became of it.
-// [deliver.Deliverer] is one.
+// [deliver.Deliverer] is one. It must return soon after ctx has ended: Shutdown waits for it.
 type Deliverer interface {
 	Deliver(ctx context.Context, r route.Route, m *deliver.Message) []deliver.Outcome
 }
@@ -82,15 +86,15 @@ func (r *Runner) init() {
 		r.Reports = orDefault[ReportBuilder](r.Reports, new(dsn.Builder))
 		r.Logger = orDefault(r.Logger, slog.New(slog.DiscardHandler))
 		r.Trace = orDefault(r.Trace, new(Trace))
-		r.Concurrency = orDefault(r.Concurrency, 5000)
-		r.AttemptTime = orDefault(r.AttemptTime, time.Hour)
-		r.MaxHops = orDefault(r.MaxHops, 100)
+		r.Concurrency = positive(r.Concurrency, 5000)
+		r.AttemptTime = min(positive(r.AttemptTime, time.Hour), longestWait) // a lease is longer yet
+		r.MaxHops = positive(r.MaxHops, 100)
 		if r.Hostname == "" {
 			r.Hostname, _ = os.Hostname()
 		}
 		r.Hostname = orDefault(r.Hostname, "localhost")
 		r.Schedule = r.Schedule.filled()
-		r.lanes.max = orDefault(r.LaneConcurrency, 20)
+		r.lanes.max = positive(r.LaneConcurrency, 20)
 		r.slots = make(chan struct{}, r.Concurrency)
 		r.freed = make(chan struct{}, 1)
 		r.stop = make(chan struct{})
@@ -107,17 +111,28 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
+// positive is a setting that makes no sense when it is zero or negative.
+func positive[T int | time.Duration](v, def T) T {
+	if v <= 0 {
+		return def
+	}
+	return v
+}
+
 // Run does the Runner's work until Shutdown is called, and then returns nil; or until ctx ends, and then returns its
 // error. What was under way when ctx ended is put back. It can be called once. An error of the queue that more tries
 // will not mend, [ErrClosed] for one, ends it too.
 func (r *Runner) Run(ctx context.Context) error {
 	r.init()
 	r.mu.Lock()
-	again := r.begun
-	r.begun = true
+	again, shut := r.begun, r.shut
+	r.begun = again || !shut
 	r.mu.Unlock()
-	if again {
+	switch {
+	case again:
 		return errors.New("queue: the Runner was run before: make a new one")
+	case shut:
+		return nil
 	}
 	defer close(r.ended)
 	defer context.AfterFunc(ctx, r.abandon)()
@@ -125,20 +140,23 @@ func (r *Runner) Run(ctx context.Context) error {
 	if err != nil {
 		r.abandon()
 	}
+	_ = r.putBack()
 	r.running.Wait()
 	return err
 }
 
 // Shutdown takes on nothing more, waits until what is under way has ended, and returns nil. When ctx ends before that, it
 // puts back what is still under way, which takes an instant, and returns ctx's error. A Runner that does not run has nothing
-// under way.
+// under way, and will not run any more. It can be called more than once, but not by what it waits for: a Deliverer or a Trace.
 func (r *Runner) Shutdown(ctx context.Context) error {
 	r.init()
-	r.stopped.Do(func() { close(r.stop) })
 	r.mu.Lock()
-	begun := r.begun
-	r.begun = true // Run must not begin after this
+	begun, again := r.begun, r.shut
+	r.shut = true
 	r.mu.Unlock()
+	if !again {
+		close(r.stop)
+	}
 	if !begun {
 		return nil
 	}
@@ -191,16 +209,19 @@ func (r *Runner) dispatch(ctx context.Context) error {
 func (r *Runner) lease(ctx context.Context) (next time.Time, err error) {
 	for {
 		free := cap(r.slots) - len(r.slots)
-		if free == 0 || r.brokenBy() != nil {
+		if free == 0 {
 			return time.Time{}, nil
 		}
-		leases, next, err := r.Queue.Lease(ctx, LeaseRequest{Max: min(free, leaseBatch), For: r.AttemptTime + leaseSlack, Room: r.lanes.room})
-		if errors.Is(err, ErrClosed) {
-			return time.Time{}, err
+		if r.records.stopped() {
+			return r.probe(ctx)
 		}
+		r.records.asked = time.Time{}
+		if err := r.putBack(); err != nil && !isFinal(err) {
+			return time.Now().Add(probeWait), nil
+		}
+		leases, next, err := r.take(ctx, min(free, leaseBatch))
 		if err != nil {
-			r.Logger.Error("no mail can be leased from the queue; asking again in 10 s", "error", err)
-			return time.Now().Add(10 * time.Second), nil
+			return r.cannotLease(ctx, err)
 		}
 		for _, l := range leases {
 			r.begin(l)
@@ -211,6 +232,24 @@ func (r *Runner) lease(ctx context.Context) (next time.Time, err error) {
 	}
 }
 
+func (r *Runner) take(ctx context.Context, most int) ([]Lease, time.Time, error) {
+	return r.Queue.Lease(ctx, LeaseRequest{Max: most, For: r.AttemptTime + leaseSlack, Room: r.lanes.room})
+}
+
+// cannotLease returns an error that ends Run, or waits a while, whatever changes meanwhile.
+func (r *Runner) cannotLease(ctx context.Context, err error) (next time.Time, _ error) {
+	if errors.Is(err, ErrClosed) || ctx.Err() != nil {
+		return time.Time{}, err
+	}
+	r.Logger.Error("no mail can be leased from the queue; asking again in 10 s", "error", err)
+	select {
+	case <-time.After(10 * time.Second):
+	case <-ctx.Done():
+	case <-r.stop:
+	}
+	return time.Now(), nil
+}
+
 // leaseSlack is how much longer than an attempt a lease lasts: for recording the outcome, also on a disk in trouble.
 const leaseSlack = 15 * time.Minute
 
@@ -219,6 +258,9 @@ func (r *Runner) begin(l Lease) {
 	r.lanes.begin(l.Lane)
 	r.running.Go(func() {
 		defer func() {
+			if p := recover(); p != nil { // a defect of ours or of the queue's; the lease ends by itself, and the attempt counts
+				r.Logger.Error("an attempt broke down", "id", l.ID, "lane", l.Lane, "panic", p, "stack", string(debug.Stack()))
+			}
 			r.lanes.end(l.Lane)
 			<-r.slots
 			select {
@@ -228,18 +270,4 @@ func (r *Runner) begin(l Lease) {
 		}()
 		r.process(l)
 	})
-}
-
-// setBroken notes that outcomes cannot be recorded: until they can, nothing more is leased, since all of it would be
-// delivered again.
-func (r *Runner) setBroken(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.broken = err
-}
-
-func (r *Runner) brokenBy() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.broken
 }

@@ -11,14 +11,17 @@ import (
 // the default of their comment.
 type Schedule struct {
 	// Waits are the times between tries; the last one repeats. Default: 5 min, 15 min, 30 min, 1 h, 2 h, 4 h. Greylisted
-	// mail stays with the first one for its first tries; mail that somebody's help must free, or whose mailbox is full, skips two.
+	// mail stays with the first one for its first tries; mail that somebody's help must free, or whose mailbox is full, skips
+	// two. What is not positive is a minute.
 	Waits []time.Duration
 	// Jitter is the share by which each wait is made longer or shorter at random, so that what failed together is not
-	// tried together. Default: 0.1. Negative: none.
+	// tried together. Default: 0.1. Negative: none. More than 0.9 is 0.9.
 	Jitter float64
-	// DelayAfter is the age at which the sender is told that a message is late, once. Default: 4 h. Negative: never.
+	// DelayAfter is the age at which the sender is told that a message is late, once. Default: 4 h. Negative, or not less
+	// than Lifetime: never.
 	DelayAfter time.Duration
 	// Lifetime is the age at which a message is tried for the last time. Default: 5 days (RFC 5321, section 4.5.4.1).
+	// Negative: each message is tried once.
 	Lifetime time.Duration
 }
 
@@ -31,7 +34,7 @@ func (s Schedule) filled() Schedule {
 	if len(s.Waits) == 0 {
 		s.Waits = DefaultWaits()
 	}
-	s.Jitter = orDefault(s.Jitter, 0.1)
+	s.Jitter = min(orDefault(s.Jitter, 0.1), 0.9)
 	s.DelayAfter = orDefault(s.DelayAfter, 4*time.Hour)
 	s.Lifetime = orDefault(s.Lifetime, 5*24*time.Hour)
 	return s
@@ -50,12 +53,15 @@ func (s *Schedule) wait(n int, retry reason.Retry) time.Duration {
 	case retry == reason.RetrySlowly || retry == reason.RetryNever:
 		n += 2
 	}
-	w := s.Waits[min(n, len(s.Waits)-1)]
+	w := min(positive(s.Waits[min(n, len(s.Waits)-1)], time.Minute), longestWait)
 	if s.Jitter > 0 {
 		w += time.Duration(float64(w) * s.Jitter * (2*rand.Float64() - 1))
 	}
 	return max(w, time.Millisecond)
 }
+
+// longestWait keeps a wait within what a time can be.
+const longestWait = 10 * 365 * 24 * time.Hour
 
 // expires is when a message is given up.
 func (s *Schedule) expires(accepted time.Time) time.Time { return accepted.Add(s.Lifetime) }

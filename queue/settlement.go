@@ -1,12 +1,10 @@
 package queue
 
 import (
-	"errors"
 	"slices"
 	"time"
 
 	"github.com/sortie-mail/sortie/deliver"
-	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/dsn/reason"
 )
 
@@ -19,6 +17,9 @@ const (
 	fails                // it will not arrive, and its sender is told
 	lost                 // it will not arrive, and nobody is to be told: nothing goes to the null sender (RFC 5321, section 6.1)
 	heldBack             // the route holds it
+	untold               // it will not arrive, and the report that would tell its sender cannot be written: it stays
+
+	numFates
 )
 
 // decideFates decides what follows from the outcomes.
@@ -51,57 +52,92 @@ func (a *attempt) blocked(o *deliver.Outcome) bool {
 
 // interrupted reports that the Runner stopped in the middle of a recipient's try. Such a try does not count.
 func (a *attempt) interrupted(o *deliver.Outcome) bool {
-	return a.r.work.Err() != nil && o.Result == deliver.TempFail && o.Reply.IsZero() && !o.PossiblyDelivered
+	return a.stopped && o.Result == deliver.TempFail && o.Reply.IsZero() && !o.PossiblyDelivered
 }
 
 // settlement makes of the outcomes what is to be recorded.
 func (a *attempt) settlement() Settlement {
 	now := time.Now()
+	a.stopped = a.r.work.Err() != nil
 	a.fates = a.decideFates(now)
-	s := Settlement{}
-	var report []dsn.Recipient
-	counts := [heldBack + 1]int{}
-	cut := 0
-	for i, f := range a.fates {
-		to := &a.lease.Envelope.To[i]
-		o := &a.outcomes[i]
-		if f == waits && a.interrupted(o) {
-			cut++
-		}
-		if f == lost && !a.r.KeepUnreported || f == done || f == fails {
-			s.Done = append(s.Done, to.Address)
-		}
-		if action := a.action(i, f, now); action != "" {
-			report = append(report, a.reportOn(i, action, now))
-			if action == dsn.Delayed {
-				s.Warned = append(s.Warned, to.Address)
-			}
-		}
-		counts[f]++
-	}
-	switch {
-	case cut > 0 && cut == counts[waits] && len(s.Done) == 0:
+	if a.cutShort() {
 		return Settlement{} // put back as it was, due at once
-	case counts[waits] > 0:
-		s.Next, s.Unreached, s.Pause = a.again(now)
-	case counts[heldBack] > 0:
-		s.Hold = "the route says hold"
-	case counts[lost] > 0 && a.r.KeepUnreported:
-		s.Hold = "it failed, and there is nobody to tell: " + a.whyLost()
 	}
-	if len(s.Done) < len(a.fates) {
-		s.Attempt = a.history(now) // of what ends here nobody will read one
+	reports, warned, err := a.report(now)
+	if err != nil {
+		a.keepUntold()
 	}
+	s := a.conclude(now, err)
+	s.Reports, s.Warned = reports, warned
 	a.learn(&s, now)
-	if len(report) > 0 {
-		a.addReport(&s, report)
-	}
 	return s
 }
 
-func (a *attempt) whyLost() string {
-	return a.outcomes[slices.Index(a.fates, lost)].String()
+// withoutReports is a settlement whose report the queue does not take, because of err.
+func (a *attempt) withoutReports(s Settlement, err error) Settlement {
+	a.r.Logger.Error("the queue takes no such report; its message is kept", "id", a.lease.ID, "error", err)
+	a.keepUntold()
+	t := a.conclude(time.Now(), err)
+	t.Pause, t.Wake, t.WakeLanes = s.Pause, s.Wake, s.WakeLanes
+	return t
 }
+
+// keepUntold keeps what failed, because its sender cannot be told: a failure that nobody hears of would be lost mail. What
+// has arrived is settled all the same, or it would arrive again.
+func (a *attempt) keepUntold() {
+	for i, f := range a.fates {
+		if f == fails {
+			a.fates[i] = untold
+		}
+	}
+}
+
+// cutShort reports that the Runner stopped before the attempt came to anything.
+func (a *attempt) cutShort() bool {
+	cut := false
+	for i, f := range a.fates {
+		interrupted := a.interrupted(&a.outcomes[i])
+		if a.ends(f) || (f == waits && !interrupted) {
+			return false
+		}
+		cut = cut || interrupted
+	}
+	return cut
+}
+
+// ends reports whether a fate settles a recipient for good. What a person ends is dropped even where nobody is to be told.
+func (a *attempt) ends(f fate) bool {
+	return f == done || f == fails || (f == lost && !(a.r.KeepUnreported && a.lease.FailWhy == ""))
+}
+
+// conclude makes a settlement of the fates. unwritten is why there is no report about those that are untold.
+func (a *attempt) conclude(now time.Time, unwritten error) (s Settlement) {
+	counts := [numFates]int{}
+	for i, f := range a.fates {
+		counts[f]++
+		if a.ends(f) {
+			s.Done = append(s.Done, a.lease.Envelope.To[i].Address)
+		}
+	}
+	if len(s.Done) == len(a.fates) {
+		return s // of what ends here nobody will read a history
+	}
+	switch {
+	case counts[waits] > 0:
+		s.Next, s.Unreached, s.Pause = a.again(now)
+	case counts[untold] > 0:
+		s.Hold = "the report on it cannot be written: " + unwritten.Error()
+	case counts[heldBack] > 0:
+		s.Hold = heldByRoute
+	default:
+		s.Hold = "it failed, and there is nobody to tell: " + a.outcomes[slices.Index(a.fates, lost)].String()
+	}
+	s.Attempt = a.history(now)
+	return s
+}
+
+// heldByRoute is why an entry is held that the route holds.
+const heldByRoute = "the route says hold"
 
 // again is when the recipients that wait are tried: at the earliest time that one of them asks for. unreached says that
 // all of them wait because of the destination, and pause for how long all of the lane waits.
@@ -134,68 +170,115 @@ const slowDown = time.Minute
 // ofDestination reports whether a failure is of the destination or of our standing with it, and so alike for all mail that
 // goes there.
 func ofDestination(o *deliver.Outcome) bool {
+	if o.Reply.IsZero() {
+		return o.Status != ourTrouble
+	}
 	switch o.Stage {
 	case deliver.StageMail, deliver.StageRcpt, deliver.StageData, deliver.StageDot:
-		return o.Reason.Blocked() || o.Reply.IsZero()
+		return o.Reason.Blocked()
 	}
 	return true
 }
 
+// unreachable reports that no host said anything: not even a greeting. A login that a smarthost refuses makes it as good as
+// that, and asking again and again would lock the account.
 func unreachable(o *deliver.Outcome) bool {
-	return o.Result == deliver.TempFail && o.Stage == deliver.StageConnect && o.Reply.IsZero()
+	if o.Result != deliver.TempFail {
+		return false
+	}
+	return o.Stage == deliver.StageAuth || ((o.Stage == deliver.StageConnect || o.Stage == deliver.StageGreeting) && o.Reply.IsZero())
 }
 
-// learn notes what the attempt says about the lane, for the attempts that follow.
+// learn notes what the attempt says about its lane and destinations, for the attempts that follow.
 func (a *attempt) learn(s *Settlement, now time.Time) {
-	success, trouble, nobody := false, false, len(a.fates) > 0
+	wait := maxOutage
+	if !s.Next.IsZero() {
+		wait = s.Next.Sub(now)
+	}
+	n := news{nobody: true}
 	for i := range a.outcomes {
+		n.lost = n.lost || (a.ways[i] == "" && a.outcomes[i].RouteTrouble)
+	}
+	for k := range a.groups {
+		a.learnGroup(&a.groups[k], &n, wait)
+	}
+	s.Wake = a.r.lanes.learn(a.lease.Lane, &n)
+	for _, g := range n.good {
+		s.WakeLanes = append(s.WakeLanes, a.r.down.waiting(g.destination, a.lease.Lane, a.r.lanes.max)...)
+	}
+}
+
+// learnGroup adds what one group says to the news, and notes whether its destination could be reached.
+func (a *attempt) learnGroup(g *group, n *news, wait time.Duration) {
+	success, trouble, reached := false, false, false
+	var down *deliver.Outcome
+	for _, i := range g.members {
 		o := &a.outcomes[i]
-		success = success || o.Result.Success()
+		g.putOff = g.putOff || (a.fates[i] == waits && a.untried[i])
+		g.waits = g.waits || (a.fates[i] == waits && unreachable(o))
 		if a.untried[i] || a.interrupted(o) {
-			nobody = false
+			n.nobody = false
 			continue
 		}
-		down := unreachable(o)
-		nobody = nobody && down
+		success = success || o.Result.Success()
 		trouble = trouble || (a.fates[i] == waits && ofDestination(o))
-		if down && a.fates[i] == waits {
-			a.r.down.begin(a.destination(i), o, s.Next.Sub(now))
-		} else if o.Stage != deliver.StageRoute {
-			a.r.down.end(a.destination(i))
+		if unreachable(o) {
+			down = o
+		} else if n.nobody = false; o.Stage != deliver.StageRoute {
+			reached = true
 		}
 	}
 	switch {
-	case success:
-		s.Wake = a.r.lanes.succeeded(a.lease.Lane)
-	case trouble:
-		a.r.lanes.failed(a.lease.Lane, nobody)
+	case reached:
+		a.r.down.end(g.destination)
+	case down != nil:
+		a.r.down.begin(g.destination, down, wait)
+	}
+	if success {
+		n.good = append(n.good, g)
+	}
+	if trouble {
+		n.bad = append(n.bad, g)
 	}
 }
 
-// history is what the attempt leaves behind.
+// history is what the attempt leaves behind. Its route is that of the recipients that stay: Reroute compares it with where
+// they would go now.
 func (a *attempt) history(now time.Time) Attempt {
-	h := Attempt{Time: now, Route: waysText(a.ways), Results: make([]AttemptResult, len(a.outcomes))}
+	ways := slices.Clone(a.ways)
+	for i, f := range a.fates {
+		if a.ends(f) {
+			ways[i] = ""
+		}
+	}
+	h := Attempt{Time: now, Route: waysText(ways), Results: make([]AttemptResult, 0, min(len(a.outcomes), MaxResults))}
+	type kind struct {
+		result deliver.Result
+		stage  deliver.Stage
+	}
+	seen := map[kind]bool{}
 	for i := range a.outcomes {
 		o := &a.outcomes[i]
-		r := AttemptResult{
-			Recipient: a.lease.Envelope.To[i].Address, Result: o.Result, Status: o.Status, Reply: o.Reply, Detail: o.Detail,
-			Stage: o.Stage, Host: o.Host, PossiblyDelivered: o.PossiblyDelivered,
+		k := kind{o.Result, o.Stage}
+		if i < MaxResults || !seen[k] {
+			h.Results = append(h.Results, a.result(i))
 		}
-		if o.Addr.IsValid() {
-			r.Addr = o.Addr.String()
-		}
-		if c := o.Reason.Class(); c != reason.Unknown {
-			r.Class = string(c)
-		}
-		h.Results[i] = r
+		seen[k] = true
 	}
 	return h
 }
 
-// settleError tells errors of Settle that more tries do not mend.
-func settleError(err error) error {
-	if errors.Is(err, ErrLeaseLost) || errors.Is(err, ErrClosed) || errors.Is(err, ErrNotFound) {
-		return err
+func (a *attempt) result(i int) AttemptResult {
+	o := &a.outcomes[i]
+	r := AttemptResult{
+		Recipient: a.lease.Envelope.To[i].Address, Result: o.Result, Status: o.Status, Reply: o.Reply, Detail: o.Detail,
+		Stage: o.Stage, Host: o.Host, PossiblyDelivered: o.PossiblyDelivered,
 	}
-	return nil
+	if o.Addr.IsValid() {
+		r.Addr = o.Addr.String()
+	}
+	if c := o.Reason.Class(); c != reason.Unknown {
+		r.Class = string(c)
+	}
+	return r
 }
