@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -205,14 +206,30 @@ func (x *Index) commit(op Op, why string, keys []Key, now time.Time, write func(
 func (x *Index) beginChange(op Op, f queue.Filter, now time.Time) (keys, busy []Key) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for m := range x.from("", f.ID) {
-		for _, e := range m.entries {
-			if x.claim(op, e, &f, now, &busy) {
-				keys = append(keys, e.key())
-			}
+	for e := range x.among(&f) {
+		if x.claim(op, e, &f, now, &busy) {
+			keys = append(keys, e.key())
 		}
 	}
 	return keys, busy
+}
+
+// among gives the entries that a filter may match: of one message, of one lane, or all.
+func (x *Index) among(f *queue.Filter) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		if l := x.lanes[f.Lane]; f.Lane != "" && f.ID == "" {
+			for e := l.start(); e != nil && yield(e); e = e.next {
+			}
+			return
+		}
+		for m := range x.from("", f.ID) {
+			for _, e := range m.entries {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // beginRest waits until one of the busy entries is free, and marks those that are.

@@ -90,8 +90,8 @@ func (x *Index) add(m Message) {
 	msg.entries = make([]*entry, 0, len(msg.Message.Entries))
 	for _, state := range msg.Message.Entries {
 		l := x.lane(state.Lane)
-		l.entries++
 		e := &entry{Entry: state, msg: msg, lane: l, pos: -1}
+		l.join(e)
 		msg.entries = append(msg.entries, e)
 		x.park(e)
 	}
@@ -183,7 +183,7 @@ func (x *Index) forget(l *lane) {
 func (x *Index) remove(e *entry) {
 	x.unpark(e)
 	x.endLease(e)
-	e.lane.entries--
+	e.lane.leave(e)
 	x.forget(e.lane)
 }
 

@@ -11,7 +11,8 @@ import (
 type lane struct {
 	name    string
 	waiting entryHeap
-	entries int // of the lane in all
+	entries int    // of the lane in all
+	first   *entry // of them; each leads to the next, so that a change of one lane does not look through all others
 	leased  int
 	reach   map[*entry]struct{} // the waiting entries that are Unreached; nil until there is one
 	paused  time.Time           // nothing is leased before; the zero time is no pause
@@ -28,6 +29,37 @@ const (
 	inRing
 	isFull
 )
+
+// join puts an entry among those of the lane.
+func (l *lane) join(e *entry) {
+	l.entries++
+	if e.next = l.first; e.next != nil {
+		e.next.previous = e
+	}
+	l.first = e
+}
+
+// start is the lane's first entry; nil where there is none, or no lane.
+func (l *lane) start() *entry {
+	if l == nil {
+		return nil
+	}
+	return l.first
+}
+
+// leave takes it out.
+func (l *lane) leave(e *entry) {
+	l.entries--
+	if e.next != nil {
+		e.next.previous = e.previous
+	}
+	if e.previous != nil {
+		e.previous.next = e.next
+	} else {
+		l.first = e.next
+	}
+	e.next, e.previous = nil, nil
+}
 
 // next is when the lane has something to lease.
 func (l *lane) next() time.Time {

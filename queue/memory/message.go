@@ -68,6 +68,8 @@ type entry struct {
 	until time.Time
 	lpos  int // in the heap of leases
 	busy  bool
+
+	next, previous *entry // of the lane
 }
 
 func (e *entry) key() Key { return Key{e.msg.ID, e.Lane} }
