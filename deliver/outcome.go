@@ -265,8 +265,8 @@ func (o Outcome) LogValue() slog.Value {
 	if o.RouteTrouble {
 		attrs = append(attrs, slog.Bool("route_trouble", true))
 	}
-	if len(o.Tried) > 0 {
-		attrs = append(attrs, slog.Int("other_tries", len(o.Tried)))
+	if n := len(o.Tried); n > 0 {
+		attrs = append(attrs, slog.Int("other_tries", n), slog.String("before", o.Tried[n-1].Host+": "+o.Tried[n-1].Err))
 	}
 	return slog.GroupValue(attrs...)
 }

@@ -90,6 +90,10 @@ func (e *Envelope) Lanes() (lanes []string, members map[string][]Recipient) {
 func CheckAddress(address string) error {
 	at := strings.LastIndexByte(address, '@')
 	switch {
+	case address == "":
+		return fmt.Errorf("it is empty: write local-part@domain")
+	case address[0] != '"' && strings.ContainsAny(address, "<>, "):
+		return fmt.Errorf("write one address alone, local-part@domain, without name, angle brackets, commas or spaces")
 	case at < 0:
 		return fmt.Errorf("there is no @: write local-part@domain")
 	case len(address) > 254+64:

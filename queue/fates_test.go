@@ -152,6 +152,10 @@ func TestDomainLiterals(t *testing.T) {
 	for _, bad := range []string{"a@[", "a@[]", "a@[192.0.2.1", "a@[192.0.2]", "a@[2001:db8::1]", "a@[IPv6:192.0.2.1]", "a@[IPv6:fe80::1%eth0]", "a@[x> SIZE=1]", "a@[tag:text]"} {
 		assert.Error(t, queue.CheckAddress(bad), bad)
 	}
+	for _, bad := range []string{"<me@x.test>", "Me <me@x.test>", "a@x.test, b@x.test", "a@x.test,b@x.test"} {
+		assert.ErrorContains(t, queue.CheckAddress(bad), "write one address alone", bad)
+	}
+	assert.ErrorContains(t, queue.CheckAddress(""), "it is empty")
 }
 
 // std: C14

@@ -19,7 +19,7 @@ type Inspector interface {
 	Stats(ctx context.Context) (Stats, error)
 
 	// Hold keeps entries from being leased; an entry that is leased now is held when it is settled. why is shown
-	// to whoever looks.
+	// to whoever looks, and takes the place of an earlier reason: what a person holds, no new route releases.
 	Hold(ctx context.Context, f Filter, why string) (int, error)
 	// Release makes held entries wait for a try again, now.
 	Release(ctx context.Context, f Filter) (int, error)

@@ -24,7 +24,8 @@ const maxFailing = 100
 // lanes is what a Runner knows of the lanes that it works in: how many attempts each may have at once, and whether
 // mail waits for its destination. The zero value is ready once max is set.
 type lanes struct {
-	max int
+	max     int
+	crowded func() bool // most slots are taken
 
 	mu    sync.Mutex
 	known map[string]*laneState // guarded by mu
@@ -33,6 +34,7 @@ type lanes struct {
 
 type laneState struct {
 	active  int             // attempts under way
+	proven  bool            // one of them had success
 	limit   int             // attempts at once
 	unknown bool            // mail may wait that any success is good news for: since before the lane was known, or for its route
 	failing map[string]bool // the ways by which mail could not go, that waits for the destination therefore
@@ -49,14 +51,19 @@ type news struct {
 	lost   bool     // mail waits because no route could be found
 }
 
-// room is LeaseRequest.Room.
+// room is LeaseRequest.Room. In a crowd a lane that has proven nothing has one attempt: thousands that hang together shall leave
+// room for others for as long as they can.
 func (ls *lanes) room(lane string, leased int) int {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	limit, proven := min(startConcurrency, ls.max), false
 	if s := ls.known[lane]; s != nil {
-		return s.limit - leased
+		limit, proven = s.limit, s.proven
 	}
-	return min(startConcurrency, ls.max) - leased
+	if !proven && ls.crowded() {
+		limit = 1
+	}
+	return limit - leased
 }
 
 func (ls *lanes) begin(lane string) {
@@ -90,16 +97,27 @@ func (ls *lanes) learn(lane string, n *news) (wake bool) {
 		s.fail(g.way)
 	}
 	s.unknown = s.unknown || n.lost
-	switch {
-	case len(n.good) > 0:
-		s.limit = min(s.limit+1, ls.max)
-		return s.wake(n.good, time.Now())
-	case len(n.bad) > 0 && n.nobody:
-		s.limit, s.pause = 1, min(s.pause, wakePause) // when it is back, that is news
-	case len(n.bad) > 0:
-		s.limit = max(s.limit/2, 1)
+	success, trouble := len(n.good) > 0, len(n.bad) > 0
+	s.limit = nextLimit(s.limit, ls.max, success, trouble, n.nobody)
+	if trouble && n.nobody {
+		s.pause = min(s.pause, wakePause) // when it is back, that is news
 	}
-	return false
+	s.proven = s.proven || success
+	return success && s.wake(n.good, time.Now())
+}
+
+// nextLimit is how many attempts at once there may be after one that had success or met with trouble, where nobody answered
+// for one. Whatever it was is more than trouble.
+func nextLimit(limit, most int, success, trouble, nobody bool) int {
+	switch {
+	case success:
+		return min(limit+1, most)
+	case trouble && nobody:
+		return 1
+	case trouble:
+		return max(limit/2, 1)
+	}
+	return limit
 }
 
 func (s *laneState) fail(way string) {

@@ -45,8 +45,8 @@ const askTime = time.Minute
 const maxWaiting = 10_000
 
 // during gives what is known of a destination that is not to be asked now. Where it returns false for one that could not be
-// reached, the caller is the one that asks.
-func (o *outages) during(destination string, now time.Time) (deliver.Outcome, bool) {
+// reached, somebody must ask: the caller, where it says so.
+func (o *outages) during(destination string, now time.Time, asks bool) (deliver.Outcome, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	known := o.known[destination]
@@ -54,7 +54,9 @@ func (o *outages) during(destination string, now time.Time) (deliver.Outcome, bo
 		return deliver.Outcome{}, false
 	}
 	if !now.Before(known.until) && !now.Before(known.asked) {
-		known.asked = now.Add(askTime)
+		if asks {
+			known.asked = now.Add(askTime)
+		}
 		return deliver.Outcome{}, false
 	}
 	out := known.outcome

@@ -26,7 +26,8 @@ type attempt struct {
 	groups   []group
 	ways     []string          // the route of each recipient as text: alike where mail goes the same way
 	outcomes []deliver.Outcome // of each recipient
-	untried  []bool            // recipients that were not tried because of an outage
+	untried  []bool            // recipients that were not tried
+	away     []bool            // those of them that were turned away in a crowd
 	fates    []fate            // what follows for each recipient
 	stopped  bool              // the Runner was told to put everything back before the fates were decided
 }
@@ -36,6 +37,7 @@ type group struct {
 	route       route.Route
 	way         string
 	destination string // what an outage of it is about
+	shared      bool   // with other lanes
 	members     []int
 	waits       bool // for the destination to be back
 	putOff      bool // without a try
@@ -48,7 +50,7 @@ func (r *Runner) process(l Lease) {
 	n := len(l.Envelope.To)
 	a := &attempt{
 		r: r, lease: &l, ctx: ctx, rerouted: r.reroute.Load(),
-		ways: make([]string, n), outcomes: make([]deliver.Outcome, n), untried: make([]bool, n),
+		ways: make([]string, n), outcomes: make([]deliver.Outcome, n), untried: make([]bool, n), away: make([]bool, n),
 	}
 	a.decide()
 	a.settle()
@@ -134,36 +136,43 @@ func (a *attempt) group() {
 		if !ok {
 			g = len(a.groups)
 			index[a.ways[i]] = g
-			a.groups = append(a.groups, group{route: rt, way: a.ways[i], destination: destination(a.lease.Lane, rt, a.ways[i])})
+			a.groups = append(a.groups, newGroup(a.lease.Lane, rt, a.ways[i]))
 		}
 		a.groups[g].members = append(a.groups[g].members, i)
 	}
 }
 
-// destination names what an outage of a route is about: nothing but the route where it leads to smarthosts alone, else the
-// domain too.
-func destination(lane string, rt route.Route, way string) string {
-	shared := false
+// newGroup names what an outage of the group's route is about: nothing but the route where it leads to smarthosts alone, else
+// the domain too.
+func newGroup(lane string, rt route.Route, way string) group {
+	g := group{route: rt, way: way, destination: lane + " " + way}
 	for i := range rt.Hops {
 		switch rt.Hops[i].Kind {
 		case route.MX:
-			return lane + " " + way
+			g.shared = false
+			return g
 		case route.Smarthost:
-			shared = true
+			g.shared = true
 		}
 	}
-	if !shared {
-		return lane + " " + way
+	if g.shared {
+		g.destination = way
 	}
-	return way
+	return g
 }
 
 func (a *attempt) deliverGroup(g *group) {
-	if known, ok := a.outage(g); ok {
-		for _, i := range g.members {
-			a.outcomes[i], a.untried[i] = known, true
-			a.outcomes[i].Recipient, a.outcomes[i].Route = a.lease.Envelope.To[i].Address, g.route
+	if g.shared {
+		if a.putOff(g, false) {
+			return
 		}
+		if !a.r.gates.enter(a.ctx, g.destination) {
+			a.turnAway(g)
+			return
+		}
+		defer a.r.gates.leave(g.destination)
+	}
+	if a.putOff(g, true) {
 		return
 	}
 	outcomes := a.callDeliverer(g.route, a.message(g.members))
@@ -172,13 +181,31 @@ func (a *attempt) deliverGroup(g *group) {
 	}
 }
 
-// outage gives what is known of a destination that is not to be asked now. The only try of a message is always a real one.
-func (a *attempt) outage(g *group) (deliver.Outcome, bool) {
+// putOff decides a group by what is known of its destination, where that is not to be asked now. The only try of a message is
+// always a real one.
+func (a *attempt) putOff(g *group, asks bool) bool {
 	now := time.Now()
 	if a.lease.Attempts == 0 && !now.Before(a.r.Schedule.expires(a.lease.Accepted)) {
-		return deliver.Outcome{}, false
+		return false
 	}
-	return a.r.down.during(g.destination, now)
+	known, ok := a.r.down.during(g.destination, now, asks)
+	if !ok {
+		return false
+	}
+	for _, i := range g.members {
+		a.outcomes[i], a.untried[i] = known, true
+		a.outcomes[i].Recipient, a.outcomes[i].Route = a.lease.Envelope.To[i].Address, g.route
+	}
+	return true
+}
+
+// turnAway decides a group whose turn does not come now.
+func (a *attempt) turnAway(g *group) {
+	for _, i := range g.members {
+		a.untried[i], a.away[i] = true, true
+		a.outcomes[i] = undecidedOne(a.lease.Envelope.To[i].Address, "not tried now, because many others wait for the same smarthost")
+		a.outcomes[i].Route = g.route
+	}
 }
 
 // callDeliverer returns an outcome for each recipient whatever the Deliverer does. It runs beside other groups, so that a panic

@@ -124,5 +124,7 @@ type AttemptResult struct {
 	Addr      string         `json:"addr,omitempty"`
 	Class     string         `json:"class,omitempty"` // of the refusal, as package reason names it
 
+	Tried []string `json:"tried,omitempty"` // what else was tried, and why each failed: "host (stage): words"
+
 	PossiblyDelivered bool `json:"possibly_delivered,omitempty"` // see deliver.Outcome
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/dsn"
+	"github.com/sortie-mail/sortie/dsn/reason"
 	"github.com/sortie-mail/sortie/route"
 )
 
@@ -57,7 +58,7 @@ func (a *attempt) action(i int, f fate, now time.Time) dsn.Action {
 		return dsn.Failed
 	case a.lease.Envelope.From == "":
 		return ""
-	case f == waits && !late.IsZero() && !now.Before(late) && to.Notify.Delay() && !a.lease.Warned[to.Address] && !a.interrupted(o):
+	case f == waits && !late.IsZero() && !now.Before(late) && to.Notify.Delay() && !a.lease.Warned[to.Address] && !a.uncounted(i):
 		return dsn.Delayed
 	case f == done && o.Result == deliver.Relayed && to.Notify.Success():
 		if o.Hop.Kind == route.Smarthost && o.Hop.Protocol == route.LMTP {
@@ -73,19 +74,27 @@ func (a *attempt) reportOn(i int, action dsn.Action, now time.Time) dsn.Recipien
 	to, o := &a.lease.Envelope.To[i], &a.outcomes[i]
 	r := dsn.Recipient{
 		Original: to.Original, Final: finalAddress(to.Address), Action: action, Status: o.Status, RemoteMTA: o.Host,
-		Diagnostic: o.Reply, Detail: o.Detail, LastAttempt: now, LogID: string(a.lease.ID), Advice: o.Reason.Sender,
+		Diagnostic: o.Reply, Detail: o.Detail, LastAttempt: now, LogID: string(a.lease.ID), Advice: advice(&o.Hop, &o.Reason),
 	}
 	if a.untried[i] && !o.End.IsZero() {
 		r.LastAttempt = o.End
-	}
-	if a.ways[i] == "" && o.RouteTrouble {
-		r.Detail = "no way to the recipient could be found" // a router's own words are the administrator's
 	}
 	if o.Addr.IsValid() {
 		r.RemoteAddr = o.Addr.Addr().String()
 	}
 	if o.Hop.Kind == route.Smarthost && !o.Hop.IsUnix() {
 		r.Smarthost = o.Hop.Host
+	}
+	switch words := lastWords(o); {
+	case words != nil:
+		quote(&r, words)
+	case o.RouteTrouble && a.ways[i] == "":
+		r.Detail = "no way to the recipient could be found" // a router's own words are the administrator's
+	case o.RouteTrouble && o.Reply.IsZero():
+		r.Detail = "this mail system could not use its own way to the recipient; its log tells why"
+	}
+	if o.RouteTrouble {
+		r.Advice = "Nothing is wrong with the address. The administrator of this mail system has to mend its way out; you may tell them."
 	}
 	if action == dsn.Delayed {
 		r.RetryUntil = a.r.Schedule.expires(a.lease.Accepted)
@@ -94,6 +103,49 @@ func (a *attempt) reportOn(i int, action dsn.Action, now time.Time) dsn.Recipien
 		}
 	}
 	return r
+}
+
+// lastWords is the newest answer of a host of an earlier hop, where the hop that came last got none: a detour that failed
+// says less than what made it necessary. It is nil where there is none.
+func lastWords(o *deliver.Outcome) *deliver.Try {
+	if !o.Reply.IsZero() {
+		return nil
+	}
+	for i := len(o.Tried) - 1; i >= 0; i-- {
+		if !o.Tried[i].Reply.IsZero() {
+			return &o.Tried[i]
+		}
+	}
+	return nil
+}
+
+// quote makes the words of an earlier hop those of a report.
+func quote(r *dsn.Recipient, words *deliver.Try) {
+	r.Detail = "then another way was tried, without success"
+	r.Diagnostic, r.RemoteMTA, r.RemoteAddr, r.Smarthost = words.Reply, words.Host, "", ""
+	if words.Addr.IsValid() {
+		r.RemoteAddr = words.Addr.Addr().String()
+	}
+	if words.Hop.Kind == route.Smarthost && !words.Hop.IsUnix() {
+		r.Smarthost = words.Hop.Host
+	}
+	if s := words.Reply.Status(); s != "" {
+		r.Status = s
+	}
+	r.Advice = advice(&words.Hop, &words.Reason)
+}
+
+// advice is what the sender can do about a refusal, "" where only the status tells. What a smarthost refuses is a matter of
+// the recipient's provider only where it is about the recipient or the message.
+func advice(hop *route.Hop, v *reason.Verdict) string {
+	if hop.Kind != route.Smarthost {
+		return v.Sender
+	}
+	switch v.Matter {
+	case reason.MatterMailbox, reason.MatterMessage, reason.MatterSender:
+		return v.Sender
+	}
+	return ""
 }
 
 // finalAddress is the address of a recipient with its type (RFC 3464, section 2.3.2; RFC 6533, section 3).
@@ -219,7 +271,7 @@ func (a *attempt) tell(i int, f fate, s *Settlement) {
 		level = slog.LevelInfo // the alarm was raised by the try that found out
 	}
 	switch {
-	case f == done && o.Result.Success(), a.interrupted(o):
+	case f == done && o.Result.Success(), a.uncounted(i):
 		return
 	case f == done:
 		text = "mail is discarded, as the route says"
@@ -229,6 +281,8 @@ func (a *attempt) tell(i int, f fate, s *Settlement) {
 		level, text = slog.LevelWarn, "mail failed, and there is nobody to tell"
 	case s.Hold != "":
 		text, attrs = "mail is held", append(attrs, "why", s.Hold)
+	case o.Result == deliver.PermFail:
+		text, attrs = "mail waits, because the refusal is about our address", append(attrs, "next", s.Next)
 	default:
 		text, attrs = "mail waits", append(attrs, "next", s.Next)
 	}

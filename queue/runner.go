@@ -23,11 +23,12 @@ type Runner struct {
 	Router    route.Router // nil is route.Direct
 	Deliverer Deliverer
 
-	Hostname string // names this host in reports; "" is the system's name
+	Hostname string // names this host in reports; "" is that of a *deliver.Deliverer, else the system's
 	Schedule Schedule
 
 	Concurrency     int           // attempts at once; 0 is 5,000. A waiting attempt costs some 30 KiB
 	LaneConcurrency int           // attempts at once in one lane; 0 is 20. A lane begins with fewer and earns them
+	HostConcurrency int           // attempts at once through one smarthost, of all lanes; 0 is 50. It begins with fewer too
 	AttemptTime     time.Duration // the longest that one attempt may take; 0 is an hour
 	MaxHops         int           // Received fields of a message that loops; 0 is 100 (RFC 5321, section 6.3)
 
@@ -47,6 +48,7 @@ type Runner struct {
 	once    sync.Once
 	lanes   lanes
 	down    outages
+	gates   gates
 	records records
 	reroute atomic.Uint64      // counts the calls of Reroute
 	slots   chan struct{}      // one for each attempt under way
@@ -89,6 +91,9 @@ func (r *Runner) init() {
 		r.Concurrency = positive(r.Concurrency, 5000)
 		r.AttemptTime = min(positive(r.AttemptTime, time.Hour), longestWait) // a lease is longer yet
 		r.MaxHops = positive(r.MaxHops, 100)
+		if d, ok := r.Deliverer.(*deliver.Deliverer); ok && d != nil && r.Hostname == "" {
+			r.Hostname = d.Hostname
+		}
 		if r.Hostname == "" {
 			r.Hostname, _ = os.Hostname()
 		}
@@ -96,8 +101,10 @@ func (r *Runner) init() {
 		r.Schedule = r.Schedule.filled()
 		r.lanes.max = positive(r.LaneConcurrency, 20)
 		r.slots = make(chan struct{}, r.Concurrency)
+		r.lanes.crowded = func() bool { return len(r.slots) > r.Concurrency/2 }
 		r.freed = make(chan struct{}, 1)
 		r.stop = make(chan struct{})
+		r.gates.max, r.gates.queue, r.gates.stop = positive(r.HostConcurrency, 50), r.Concurrency/4, r.stop
 		r.ended = make(chan struct{})
 		r.work, r.abandon = context.WithCancel(context.Background())
 	})

@@ -721,3 +721,88 @@ func TestJitterSpreadsTries(t *testing.T) {
 		assert.Greater(t, len(seen), 10)
 	})
 }
+
+func TestAPersonsHoldOutlivesANewRoute(t *testing.T) {
+	play(t, func(w *world) { w.by(parse(w.t, "*@aol.test hold")) }, func(w *world) {
+		aol := w.server("aol.test")
+		id := w.send(queue.To("bob@aol.test")...)
+		w.sleep(time.Second)
+		n, err := w.queue.Hold(w.t.Context(), queue.Filter{ID: id}, "the police asks for it")
+		require.NoError(t, err)
+		assert.Equal(t, 1, n)
+		w.by(route.Direct)
+		n, err = w.runner.Reroute(w.t.Context())
+		require.NoError(t, err)
+		assert.Zero(t, n)
+		w.sleep(time.Hour)
+		assert.Empty(t, aol.Mailbox())
+	})
+}
+
+// What the provider said is the reason for a detour, and stays the news when the detour fails too.
+func TestAFailedDetourHidesNoWords(t *testing.T) {
+	play(t, func(w *world) { w.by(parse(w.t, "*@aol.test direct, on blocked smtp://mail.isp.test")) }, func(w *world) {
+		aol := w.server("aol.test", lab.Refuse(lab.AtMail, aolWords))
+		w.server("isp.test", lab.Drop(lab.AtConnect))
+		for range 3 {
+			w.send(queue.To("bob@aol.test")...)
+		}
+		w.sleep(time.Second)
+		assert.Equal(t, 3, strings.Count(aol.Transcript(), "C: MAIL"), "each message is tried: the host is there")
+		list, _, err := w.queue.List(w.t.Context(), queue.Filter{}, "", 1)
+		require.NoError(t, err)
+		assert.Contains(t, list[0].Last.Results[0].Tried[0], "serving as an open proxy")
+		assert.Contains(t, w.logText(), "serving as an open proxy")
+		w.sleep(6 * 24 * time.Hour)
+		r := w.reports(w.home)
+		require.Len(t, r, 6)
+		for _, one := range r {
+			assert.Contains(t, one.Recipients[0].Diagnostic.Text(), "serving as an open proxy")
+			assert.Equal(t, "mail.aol.test", one.Recipients[0].RemoteMTA)
+		}
+	})
+}
+
+// Neither a smarthost's name that does not resolve nor what a smarthost says of us is the recipient's matter, and the report
+// says so.
+func TestReportsBlameWhoIsToBlame(t *testing.T) {
+	body := func(w *world) string {
+		require.NotEmpty(w.t, w.home.Mailbox())
+		return strings.Join(strings.Fields(string(w.home.Mailbox()[len(w.home.Mailbox())-1].Body)), " ")
+	}
+	t.Run("smarthost without address", func(t *testing.T) {
+		play(t, func(w *world) { w.by(parse(w.t, "*@aol.test smtp://nohost.isp.test")) }, func(w *world) {
+			w.send(queue.To("bob@aol.test")...)
+			w.sleep(6 * 24 * time.Hour)
+			assert.Len(t, w.home.Mailbox(), 2)
+			assert.Contains(t, body(w), "Nothing is wrong with the address")
+			assert.NotContains(t, body(w), "after the @")
+		})
+	})
+	t.Run("tls=dane", func(t *testing.T) {
+		play(t, func(w *world) { w.by(parse(w.t, "*@aol.test direct tls=dane")) }, func(w *world) {
+			w.server("aol.test")
+			w.send(queue.To("bob@aol.test")...)
+			w.sleep(6 * 24 * time.Hour)
+			assert.NotContains(t, body(w), "tls=")
+		})
+	})
+	t.Run("smarthost's contract", func(t *testing.T) {
+		play(t, func(w *world) { w.by(parse(w.t, "*@aol.test smtp://mail.isp.test")) }, func(w *world) {
+			w.server("isp.test", lab.Refuse(lab.AtRcpt, "550 5.7.1 Your contract allows 6 mails a day"))
+			w.send(queue.To("bob@aol.test")...)
+			w.sleep(time.Minute)
+			assert.NotContains(t, body(w), "recipient's provider")
+			assert.Contains(t, body(w), "contact the operator of mail.isp.test")
+		})
+	})
+}
+
+func TestReportsHaveTheDeliverersName(t *testing.T) {
+	play(t, func(w *world) { w.runner.Hostname = "" }, func(w *world) {
+		w.server("aol.test", lab.Refuse(lab.AtRcpt, "550 5.1.1 No such user"))
+		w.send(queue.To("bob@aol.test")...)
+		w.sleep(time.Minute)
+		assert.Equal(t, "relay.test", w.reports(w.home)[0].ReportingMTA)
+	})
+}

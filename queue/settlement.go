@@ -28,7 +28,7 @@ func (a *attempt) decideFates(now time.Time) []fate {
 	fates := make([]fate, len(a.outcomes))
 	for i := range a.outcomes {
 		switch o := &a.outcomes[i]; {
-		case a.interrupted(o):
+		case a.uncounted(i):
 			fates[i] = waits
 		case o.Result.Success() || o.Result == deliver.Discarded:
 			fates[i] = done
@@ -50,9 +50,10 @@ func (a *attempt) blocked(o *deliver.Outcome) bool {
 	return o.Result == deliver.PermFail && o.Reason.Blocked() && !a.r.BounceBlocked
 }
 
-// interrupted reports that the Runner stopped in the middle of a recipient's try. Such a try does not count.
-func (a *attempt) interrupted(o *deliver.Outcome) bool {
-	return a.stopped && o.Result == deliver.TempFail && o.Reply.IsZero() && !o.PossiblyDelivered
+// uncounted reports that a recipient's try does not count: it did not come to it, or the Runner stopped in the middle of it.
+func (a *attempt) uncounted(i int) bool {
+	o := &a.outcomes[i]
+	return a.away[i] || (a.stopped && o.Result == deliver.TempFail && o.Reply.IsZero() && !o.PossiblyDelivered)
 }
 
 // settlement makes of the outcomes what is to be recorded.
@@ -60,8 +61,10 @@ func (a *attempt) settlement() Settlement {
 	now := time.Now()
 	a.stopped = a.r.work.Err() != nil
 	a.fates = a.decideFates(now)
-	if a.cutShort() {
-		return Settlement{} // put back as it was, due at once
+	if a.cameToNothing() {
+		s := Settlement{} // put back as it was
+		s.Next, _, _ = a.again(now)
+		return s
 	}
 	reports, warned, err := a.report(now)
 	if err != nil {
@@ -92,17 +95,16 @@ func (a *attempt) keepUntold() {
 	}
 }
 
-// cutShort reports that the Runner stopped before the attempt came to anything.
-func (a *attempt) cutShort() bool {
-	cut := false
+// cameToNothing reports that no recipient's try counts.
+func (a *attempt) cameToNothing() bool {
+	uncounted := false
 	for i, f := range a.fates {
-		interrupted := a.interrupted(&a.outcomes[i])
-		if a.ends(f) || (f == waits && !interrupted) {
+		if a.ends(f) || (f == waits && !a.uncounted(i)) {
 			return false
 		}
-		cut = cut || interrupted
+		uncounted = uncounted || f == waits
 	}
-	return cut
+	return uncounted
 }
 
 // ends reports whether a fate settles a recipient for good. What a person ends is dropped even where nobody is to be told.
@@ -148,11 +150,13 @@ func (a *attempt) again(now time.Time) (next time.Time, unreached bool, pause ti
 			continue
 		}
 		o := &a.outcomes[i]
-		if a.interrupted(o) {
-			next = now
-			continue
+		t := now
+		switch {
+		case a.away[i]:
+			t = a.r.gates.crowded(now)
+		case !a.uncounted(i):
+			t = a.r.Schedule.next(now, a.lease.Accepted, a.lease.Attempts, o.Reason.Retry)
 		}
-		t := a.r.Schedule.next(now, a.lease.Accepted, a.lease.Attempts, o.Reason.Retry)
 		if next.IsZero() || t.Before(next) {
 			next = t
 		}
@@ -181,9 +185,10 @@ func ofDestination(o *deliver.Outcome) bool {
 }
 
 // unreachable reports that no host said anything: not even a greeting. A login that a smarthost refuses makes it as good as
-// that, and asking again and again would lock the account.
+// that, and asking again and again would lock the account. Where a host of an earlier hop answered, it is not the
+// destination that is away.
 func unreachable(o *deliver.Outcome) bool {
-	if o.Result != deliver.TempFail {
+	if o.Result != deliver.TempFail || lastWords(o) != nil {
 		return false
 	}
 	return o.Stage == deliver.StageAuth || ((o.Stage == deliver.StageConnect || o.Stage == deliver.StageGreeting) && o.Reply.IsZero())
@@ -216,7 +221,7 @@ func (a *attempt) learnGroup(g *group, n *news, wait time.Duration) {
 		o := &a.outcomes[i]
 		g.putOff = g.putOff || (a.fates[i] == waits && a.untried[i])
 		g.waits = g.waits || (a.fates[i] == waits && unreachable(o))
-		if a.untried[i] || a.interrupted(o) {
+		if a.untried[i] || a.uncounted(i) {
 			n.nobody = false
 			continue
 		}
@@ -233,6 +238,9 @@ func (a *attempt) learnGroup(g *group, n *news, wait time.Duration) {
 		a.r.down.end(g.destination)
 	case down != nil:
 		a.r.down.begin(g.destination, down, wait)
+	}
+	if g.shared {
+		a.r.gates.learn(g.destination, success, trouble, down != nil && !reached)
 	}
 	if success {
 		n.good = append(n.good, g)
@@ -268,6 +276,9 @@ func (a *attempt) history(now time.Time) Attempt {
 	return h
 }
 
+// maxTried is how many other hosts the history of a try names.
+const maxTried = 10
+
 func (a *attempt) result(i int) AttemptResult {
 	o := &a.outcomes[i]
 	r := AttemptResult{
@@ -276,6 +287,10 @@ func (a *attempt) result(i int) AttemptResult {
 	}
 	if o.Addr.IsValid() {
 		r.Addr = o.Addr.String()
+	}
+	for k := range o.Tried[:min(len(o.Tried), maxTried)] {
+		t := &o.Tried[k]
+		r.Tried = append(r.Tried, t.Host+" ("+string(t.Stage)+"): "+t.Err)
 	}
 	if c := o.Reason.Class(); c != reason.Unknown {
 		r.Class = string(c)

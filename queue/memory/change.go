@@ -269,8 +269,6 @@ func (x *Index) claim(op Op, e *entry, f *queue.Filter, now time.Time, busy *[]K
 
 func (op Op) applies(e *entry) bool {
 	switch op {
-	case Hold:
-		return !e.Held
 	case Release:
 		return e.Held
 	case Retry:
@@ -278,7 +276,7 @@ func (op Op) applies(e *entry) bool {
 	case Fail:
 		return e.token == 0
 	}
-	return op == Delete
+	return op == Delete || op == Hold // holding what is held gives it another reason
 }
 
 // CommitChange applies a change to entries. Keys without an entry are passed over.

@@ -242,9 +242,6 @@ func (e *modelEntry) apply(op string) bool {
 	leased := !e.until.IsZero()
 	switch op {
 	case "hold":
-		if e.held {
-			return false
-		}
 		e.held, e.fail = true, ""
 	case "release":
 		if !e.held {
