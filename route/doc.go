@@ -56,7 +56,8 @@
 // the condition under which it is tried: "on blocked" (the refusal is about our address or its reputation), "on
 // unreachable" (no connection to any host), "on tempfail" (any temporary failure) or "on any" (any failure).
 //
-// Options of a hop: tls=none|opportunistic|required|verified|dane, secret=env:NAME or secret=file:PATH (the password of USER),
+// Options of a hop: tls=none|opportunistic|required|verified|dane (dane is not built in yet, and mail that asks for it waits; of
+// the others only verified makes sure that a password goes to the right host), secret=env:NAME or secret=file:PATH (the password of USER),
 // source=ADDRESS to connect from, helo=NAME to greet with, mx=yes. A secret is read with the file, and one that is missing is a mistake
 // of the file; nothing that prints a route, a table or an error prints it.
 package route
