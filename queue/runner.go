@@ -28,7 +28,7 @@ type Runner struct {
 
 	Concurrency     int           // attempts at once; 0 is 5,000. A waiting attempt costs some 30 KiB
 	LaneConcurrency int           // attempts at once in one lane; 0 is 20. A lane begins with fewer and earns them
-	HostConcurrency int           // attempts at once through one smarthost, of all lanes; 0 is 50. It begins with fewer too
+	HostConcurrency int           // attempts at once through one smarthost; 0 is 50, at most half of Concurrency. It begins with fewer too
 	AttemptTime     time.Duration // the longest that one attempt may take; 0 is an hour
 	MaxHops         int           // Received fields of a message that loops; 0 is 100 (RFC 5321, section 6.3)
 
@@ -104,7 +104,8 @@ func (r *Runner) init() {
 		r.lanes.crowded = func() bool { return len(r.slots) > r.Concurrency/2 }
 		r.freed = make(chan struct{}, 1)
 		r.stop = make(chan struct{})
-		r.gates.max, r.gates.queue, r.gates.stop = positive(r.HostConcurrency, 50), r.Concurrency/4, r.stop
+		r.gates.max = positive(r.HostConcurrency, max(1, min(50, r.Concurrency/2))) // the rest is for other ways
+		r.gates.queue, r.gates.stop = r.Concurrency/4, r.stop
 		r.ended = make(chan struct{})
 		r.work, r.abandon = context.WithCancel(context.Background())
 	})
