@@ -235,7 +235,7 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil { // less than is kept for settling
-		t.Skip("no small disk can be mounted: ", err)
+		missing(t, "a small disk that can be mounted: "+err.Error())
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, 0) })
 	r := start(t, "-spool", dir)
