@@ -109,6 +109,18 @@ func TestWhatNobodyIsToldOfAmongOthers(t *testing.T) {
 	})
 }
 
+// std: D5
+func TestNoDelayIsReportedToTheNullSender(t *testing.T) {
+	f := &far{say: byName}
+	play(t, f.through(), func(w *world) {
+		w.sendFrom("", queue.To("later@aol.test")...)
+		w.sleep(6 * 24 * time.Hour)
+		assert.True(t, w.empty())
+		assert.Empty(t, f.home)
+		assert.NotContains(t, w.logText(), "level=ERROR", "nobody tries to write one")
+	})
+}
+
 // LMTP ends at the mailbox: what it takes is delivered, and nobody else will say so.
 func TestDeliveryByLMTPIsReportedAsSuch(t *testing.T) {
 	play(t, func(w *world) { w.by(parse(w.t, "*@aol.test lmtp://mail.isp.test:24\n*@other.test discard")) }, func(w *world) {
@@ -139,6 +151,7 @@ func TestSendersOfEveryKindHearOfAFailure(t *testing.T) {
 				r := w.reports(w.home)
 				require.Len(t, r, 1)
 				assert.Len(t, r[0].Recipients, 2)
+				assert.Equal(t, "NEVER", w.home.Mailbox()[0].To[0].Params["NOTIFY"], "a report asks for none")
 				assert.True(t, w.empty())
 			})
 		})

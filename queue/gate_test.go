@@ -34,14 +34,15 @@ func TestASmarthostIsNotOverrun(t *testing.T) {
 	tests := map[string]struct {
 		prepare  func(r *queue.Runner)
 		host     int // what the smarthost takes at once
-		most     int // what it gets at once
+		least    int // what it gets at once
+		most     int
 		attempts int // that a message may need
 	}{
-		"by default":        {func(*queue.Runner) {}, 5000, 50, 0},
-		"as set":            {func(r *queue.Runner) { r.HostConcurrency = 7 }, 5000, 7, 0},
-		"one that says no":  {func(*queue.Runner) {}, 12, 24, 3},
-		"with few slots":    {func(r *queue.Runner) { r.Concurrency = 40 }, 5000, 20, 0},
-		"with hardly a few": {func(r *queue.Runner) { r.Concurrency = 3 }, 5000, 1, 0},
+		"by default":        {func(*queue.Runner) {}, 5000, 50, 50, 0},
+		"as set":            {func(r *queue.Runner) { r.HostConcurrency = 7 }, 5000, 7, 7, 0},
+		"one that says no":  {func(*queue.Runner) {}, 12, 10, 24, 3},
+		"with few slots":    {func(r *queue.Runner) { r.Concurrency = 40 }, 5000, 20, 20, 0},
+		"with hardly a few": {func(r *queue.Runner) { r.Concurrency = 3 }, 5000, 1, 1, 0},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -62,7 +63,9 @@ func TestASmarthostIsNotOverrun(t *testing.T) {
 						assert.LessOrEqual(t, e.Attempts, test.attempts, "being turned away is no attempt")
 					}
 				}
-				assert.LessOrEqual(t, f.busiest(), test.most)
+				busiest := f.busiest()
+				assert.LessOrEqual(t, busiest, test.most)
+				assert.GreaterOrEqual(t, busiest, test.least)
 				w.sleep(3 * time.Hour)
 				assert.True(t, w.empty())
 				taken := 0
@@ -98,6 +101,25 @@ func TestASmarthostThatIsSlowDelaysNoOtherWay(t *testing.T) {
 		}
 		w.sleep(time.Minute)
 		assert.Len(t, f.triesOf("bob@other.test"), 100)
+	})
+}
+
+// Where an attempt's time is over in the moment in which its turn comes, the turn is not lost.
+func TestATurnThatComesTooLate(t *testing.T) {
+	f := &far{say: func(context.Context, route.Route, *deliver.Message, string) deliver.Outcome {
+		time.Sleep(10 * time.Second)
+		return took
+	}}
+	play(t, f.through(func(w *world) {
+		w.runner.AttemptTime, w.runner.HostConcurrency = 10*time.Second, 1
+		w.by(parse(w.t, "* smtp://mail.isp.test"))
+	}), func(w *world) {
+		for i := range 60 {
+			w.send(queue.To(fmt.Sprintf("bob@%d.test", i))...)
+		}
+		w.sleep(time.Hour)
+		assert.True(t, w.empty())
+		assert.Len(t, f.triesOf(""), 60)
 	})
 }
 

@@ -119,14 +119,22 @@ func TestASmarthostThatIsDownIsAskedByOneAtATime(t *testing.T) {
 	isp := new(host)
 	isp.down.Store(true)
 	f := &far{say: isp.say}
-	play(t, f.through(func(w *world) { w.by(parse(w.t, "* smtp://mail.isp.test\n*@example.org direct")) }), func(w *world) {
+	play(t, f.through(func(w *world) {
+		w.runner.Schedule.Jitter = 0 // the default
+		w.by(parse(w.t, "* smtp://mail.isp.test\n*@example.org direct"))
+	}), func(w *world) {
 		w.send(queue.To("bob@first.test")...)
 		w.sleep(time.Minute)
 		f.busiest()
 		for i := range 300 {
 			w.send(queue.To(fmt.Sprintf("bob@%d.test", i))...)
 		}
-		w.sleep(10 * time.Hour)
+		for range 10 * 360 {
+			w.sleep(10 * time.Second)
+			s, err := w.queue.Stats(w.t.Context())
+			require.NoError(t, err)
+			assert.LessOrEqual(t, s.Leased, 1, "nobody waits for the answer")
+		}
 		assert.LessOrEqual(t, f.busiest(), 1)
 		assert.Less(t, len(f.triesOf("")), 100)
 		assert.Len(t, f.told(t), 301, "each sender hears of the delay")
@@ -165,6 +173,25 @@ func TestALoginThatIsRefusedIsAnOutage(t *testing.T) {
 		assert.Len(t, isp.Mailbox(), 200, "the new secret is used at once")
 		assert.NotContains(t, w.logText(), "s3cret")
 		assert.NotContains(t, w.logText(), "n3w")
+	})
+}
+
+// New routes are asked at once, also where the old ones were in trouble just now.
+func TestRerouteAsksAgainAtOnce(t *testing.T) {
+	var mended atomic.Bool
+	f := &far{say: func(context.Context, route.Route, *deliver.Message, string) deliver.Outcome {
+		if mended.Load() {
+			return took
+		}
+		return refusal(deliver.TempFail, deliver.StageAuth, "535 5.7.8 Wrong password")
+	}}
+	play(t, f.through(func(w *world) { w.by(parse(w.t, "* smtp://mail.isp.test")) }), func(w *world) {
+		w.send(queue.To("bob@aol.test")...)
+		w.sleep(time.Second)
+		mended.Store(true)
+		assert.Equal(t, 1, w.reroute())
+		assert.Len(t, f.triesOf("bob@aol.test"), 2)
+		assert.True(t, w.empty())
 	})
 }
 
@@ -230,5 +257,126 @@ func TestADestinationThatIsBackAgain(t *testing.T) {
 			w.sleep(11 * time.Minute) // as long as it may be left alone
 			assert.True(t, w.empty())
 		}
+	})
+}
+
+// Attempts that began together find out one after the other about one outage, and not about many.
+func TestAttemptsThatBeganTogetherFindOneOutage(t *testing.T) {
+	lasts := []time.Duration{10 * time.Second, 50 * time.Second, 100 * time.Second, 170 * time.Second}
+	var began atomic.Int32
+	f := &far{say: func(context.Context, route.Route, *deliver.Message, string) deliver.Outcome {
+		if n := int(began.Add(1)); n <= len(lasts) {
+			time.Sleep(lasts[n-1])
+			return noAnswer
+		}
+		return took
+	}}
+	play(t, f.through(), func(w *world) {
+		for range lasts {
+			w.send(queue.To("bob@aol.test")...)
+		}
+		w.sleep(175 * time.Second)
+		w.send(queue.To("new@aol.test")...)
+		w.sleep(time.Second)
+		assert.Len(t, f.triesOf("new@aol.test"), 1)
+	})
+}
+
+// What was before it is not known to a Runner, and the first success is news.
+func TestADestinationThatIsBackAfterARestart(t *testing.T) {
+	aol := new(host)
+	aol.down.Store(true)
+	f := &far{say: aol.say}
+	play(t, f.through(), func(w *world) {
+		for range 20 {
+			w.send(queue.To("bob@aol.test")...)
+		}
+		w.sleep(10 * time.Hour)
+		require.NoError(t, w.runner.Shutdown(w.t.Context()))
+		aol.down.Store(false)
+		r := &queue.Runner{Queue: w.queue, Deliverer: f}
+		go r.Run(w.t.Context())
+		w.send(queue.To("bob@aol.test")...)
+		w.sleep(time.Minute)
+		assert.True(t, w.empty())
+		require.NoError(t, r.Shutdown(w.t.Context()))
+	})
+}
+
+// A destination that is back gets its mail gently, and soon also where it refuses some of it for ever.
+func TestADestinationThatIsBackGetsItsMailGently(t *testing.T) {
+	aol := new(host)
+	f := &far{say: func(ctx context.Context, rt route.Route, m *deliver.Message, to string) deliver.Outcome {
+		o := aol.say(ctx, rt, m, to)
+		if to == "blocked@aol.test" && o.Result.Success() {
+			return blocked
+		}
+		return o
+	}}
+	play(t, f.through(), func(w *world) {
+		w.send(queue.To("blocked@aol.test")...)
+		for range 24 * 60 {
+			w.send(queue.To("bob@aol.test")...)
+			w.sleep(time.Minute)
+		}
+		aol.down.Store(true)
+		for range 200 {
+			w.send(queue.To("bob@aol.test")...)
+		}
+		w.sleep(30 * time.Minute)
+		aol.down.Store(false)
+		f.busiest()
+		w.send(queue.To("bob@aol.test")...)
+		w.sleep(time.Second / 2)
+		assert.Equal(t, 1, f.busiest())
+		w.sleep(time.Second)
+		assert.Equal(t, 2, f.busiest())
+		w.sleep(5 * time.Minute)
+		assert.Len(t, w.list(queue.Filter{Lane: "aol.test"}), 1, "all but what is refused")
+	})
+}
+
+// When a router is mended, the first success is news for what waited for a route.
+func TestARouterThatIsMendedFreesWhatWaits(t *testing.T) {
+	f := &far{say: byName}
+	play(t, f.through(), func(w *world) {
+		for range 10 { // long enough for the lane to be known
+			w.send(queue.To("bob@aol.test")...)
+			w.sleep(time.Minute)
+		}
+		w.by(failingRouter)
+		for range 10 {
+			w.send(queue.To("bob@aol.test")...)
+		}
+		w.sleep(2 * time.Hour)
+		w.by(route.Direct)
+		w.send(queue.To("new@aol.test")...)
+		w.sleep(time.Minute)
+		assert.True(t, w.empty())
+	})
+}
+
+// A message that breaks the deliverer is no news of the destination: it keeps its times.
+func TestAMessageThatBreaksTheDelivererIsNotWoken(t *testing.T) {
+	f := &far{say: func(ctx context.Context, rt route.Route, m *deliver.Message, to string) deliver.Outcome {
+		if to == "poison@aol.test" {
+			panic("poison")
+		}
+		return took
+	}}
+	var tries atomic.Int32
+	play(t, f.through(func(w *world) {
+		w.runner.Trace = &queue.Trace{Settled: func(l queue.Lease, _ []deliver.Outcome, _ queue.Settlement) {
+			if isTo(l, "poison") {
+				tries.Add(1)
+			}
+		}}
+	}), func(w *world) {
+		w.send(queue.To("poison@aol.test")...)
+		for range 24 * 60 {
+			w.send(queue.To("bob@aol.test")...)
+			w.sleep(time.Minute)
+		}
+		assert.EqualValues(t, 12, tries.Load(), "0, 5 min, 20 min, 50 min, 1:50, 3:50, 4:00 and every 4 h")
 	})
 }

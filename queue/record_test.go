@@ -86,6 +86,29 @@ func TestTheQueueIsAskedWhetherItRecordsAgain(t *testing.T) {
 	})
 }
 
+// Where an attempt finds out first, what the queue was asked with is due again.
+func TestWhatTheQueueIsAskedWithIsPutBack(t *testing.T) {
+	f, q := &far{say: byName}, &countingQueue{}
+	var full atomic.Bool
+	q.settle = func(queue.Lease, queue.Settlement) error {
+		if full.Load() {
+			return errDisk
+		}
+		return nil
+	}
+	play(t, f.through(q.in), func(w *world) {
+		full.Store(true)
+		w.send(queue.To("bob@aol.test")...) // tried again after 1, 3, 7, 15 and 31 s
+		w.sleep(time.Second / 2)
+		w.send(queue.To("bob@other.test")...) // asks after 10, 20, 30 and 40 s
+		w.sleep(30 * time.Second)
+		full.Store(false)
+		w.sleep(time.Second)
+		assert.Len(t, f.triesOf("bob@other.test"), 1)
+		assert.True(t, w.empty())
+	})
+}
+
 // What asks whether the queue records again is not lost to it.
 func TestShutdownWhileNothingCanBeRecorded(t *testing.T) {
 	f, q := &far{say: byName}, &countingQueue{}

@@ -207,6 +207,38 @@ func TestRunAndShutdownInAnyOrder(t *testing.T) {
 			assert.NotContains(t, w.logText(), "level=ERROR")
 		})
 	})
+	t.Run("ctx ends while Shutdown waits", func(t *testing.T) {
+		play(t, f.through(), func(w *world) {
+			require.NoError(t, w.runner.Shutdown(w.t.Context()))
+			w.send(queue.To("hangs@aol.test")...)
+			r := &queue.Runner{Queue: w.queue, Deliverer: f}
+			ctx, cancel := context.WithCancel(w.t.Context())
+			ended := make(chan error, 2)
+			go func() { ended <- r.Run(ctx) }()
+			w.sleep(time.Second)
+			go func() { ended <- r.Shutdown(w.t.Context()) }()
+			w.sleep(time.Second)
+			start := time.Now()
+			cancel()
+			<-ended
+			<-ended
+			assert.Zero(t, time.Since(start))
+		})
+	})
+	t.Run("the queue is closed under an attempt", func(t *testing.T) {
+		play(t, f.through(), func(w *world) {
+			require.NoError(t, w.runner.Shutdown(w.t.Context()))
+			w.send(queue.To("hangs@aol.test")...)
+			w.send(queue.To("later@other.test")...)
+			r := &queue.Runner{Queue: w.queue, Deliverer: f}
+			ended := make(chan error, 1)
+			go func() { ended <- r.Run(w.t.Context()) }()
+			w.sleep(time.Second)
+			require.NoError(t, w.queue.Close())
+			require.ErrorIs(t, <-ended, queue.ErrClosed)
+			assert.Less(t, time.Since(w.start), 6*time.Minute, "it ends with the next call, and waits for no attempt")
+		})
+	})
 	t.Run("the queue is closed", func(t *testing.T) {
 		play(t, f.through(), func(w *world) {
 			require.NoError(t, w.runner.Shutdown(w.t.Context()))
