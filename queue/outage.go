@@ -44,20 +44,26 @@ const askTime = time.Minute
 // maxWaiting is how many lanes are known to wait for a destination; the others wait for their time.
 const maxWaiting = 10_000
 
-// during gives what is known of a destination that is not to be asked now. Where it returns false for one that could not be
-// reached, somebody must ask: the caller, where it says so.
-func (o *outages) during(destination string, now time.Time, asks bool) (deliver.Outcome, bool) {
+// A standing is how a destination stands.
+type standing uint8
+
+const (
+	open  standing = iota // nothing is known against it
+	asked                 // it was away: the caller is to ask whether it is back
+	away                  // it is not to be asked now
+)
+
+// during gives how a destination stands, and what is known of one that is away.
+func (o *outages) during(destination string, now time.Time) (standing, deliver.Outcome) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	known := o.known[destination]
 	if known == nil || known.back {
-		return deliver.Outcome{}, false
+		return open, deliver.Outcome{}
 	}
 	if !now.Before(known.until) && !now.Before(known.asked) {
-		if asks {
-			known.asked = now.Add(askTime)
-		}
-		return deliver.Outcome{}, false
+		known.asked = now.Add(askTime)
+		return asked, deliver.Outcome{}
 	}
 	out := known.outcome
 	why := out.Detail
@@ -65,7 +71,7 @@ func (o *outages) during(destination string, now time.Time, asks bool) (deliver.
 		why = out.Reply.String()
 	}
 	out.Detail = fmt.Sprintf("not tried now, because at %s: %s", known.since.UTC().Format("15:04:05 MST"), why)
-	return out, true
+	return away, out
 }
 
 // join notes that mail of a lane waits for a destination. It reports true where that is back already, and nobody will wake

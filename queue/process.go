@@ -162,18 +162,19 @@ func newGroup(lane string, rt route.Route, way string) group {
 }
 
 func (a *attempt) deliverGroup(g *group) {
+	is := a.standing(g)
+	if is == away {
+		return
+	}
 	if g.shared {
-		if a.putOff(g, false) {
-			return
-		}
 		if !a.r.gates.enter(a.ctx, g.destination) {
 			a.turnAway(g)
 			return
 		}
 		defer a.r.gates.leave(g.destination)
-	}
-	if a.putOff(g, true) {
-		return
+		if is == open && a.standing(g) == away { // found out while this waited for its turn
+			return
+		}
 	}
 	outcomes := a.callDeliverer(g.route, a.message(g.members))
 	for k, i := range g.members {
@@ -181,22 +182,22 @@ func (a *attempt) deliverGroup(g *group) {
 	}
 }
 
-// putOff decides a group by what is known of its destination, where that is not to be asked now. The only try of a message is
-// always a real one.
-func (a *attempt) putOff(g *group, asks bool) bool {
+// standing tells how the group's destination stands. Where it is away, the group is decided by what is known of it; but the only
+// try of a message is always a real one.
+func (a *attempt) standing(g *group) standing {
 	now := time.Now()
 	if a.lease.Attempts == 0 && !now.Before(a.r.Schedule.expires(a.lease.Accepted)) {
-		return false
+		return open
 	}
-	known, ok := a.r.down.during(g.destination, now, asks)
-	if !ok {
-		return false
+	is, known := a.r.down.during(g.destination, now)
+	if is != away {
+		return is
 	}
 	for _, i := range g.members {
 		a.outcomes[i], a.untried[i] = known, true
 		a.outcomes[i].Recipient, a.outcomes[i].Route = a.lease.Envelope.To[i].Address, g.route
 	}
-	return true
+	return away
 }
 
 // turnAway decides a group whose turn does not come now.

@@ -190,9 +190,9 @@ func TestRunAndShutdownInAnyOrder(t *testing.T) {
 	})
 	t.Run("ctx ends", func(t *testing.T) {
 		play(t, f.through(), func(w *world) {
+			require.NoError(t, w.runner.Shutdown(w.t.Context()))
 			w.send(queue.To("hangs@aol.test")...)
 			r := &queue.Runner{Queue: w.queue, Deliverer: f, Logger: w.runner.Logger}
-			require.NoError(t, w.runner.Shutdown(w.t.Context()))
 			ctx, cancel := context.WithCancel(w.t.Context())
 			ended := make(chan error)
 			go func() { ended <- r.Run(ctx) }()
