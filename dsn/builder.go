@@ -210,12 +210,28 @@ func (d *draft) address(address string) (string, error) {
 		}
 	}
 	switch {
-	case neutral(address) != address, strings.TrimSpace(address) != address, len(address) > maxToken, strings.ContainsAny(address, "<>"):
+	case neutral(address) != address, strings.TrimSpace(address) != address, len(address) > maxToken, hasAngle(address):
 		return "", errors.New("the To is no address")
 	case !d.global && !isASCII(address):
 		return "", errors.New("the domain of To is none")
 	}
 	return address, nil
+}
+
+// hasAngle reports an angle bracket outside a quoted string.
+func hasAngle(address string) bool {
+	quoted := false
+	for i := 0; i < len(address); i++ {
+		switch c := address[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '<' || c == '>'):
+			return true
+		}
+	}
+	return false
 }
 
 // mailbox is From as it is written.
