@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -109,6 +110,44 @@ func TestWhatNobodyIsToldOfAmongOthers(t *testing.T) {
 	})
 }
 
+// std: D7
+func TestAReportOfThousands(t *testing.T) {
+	f := &far{say: byName}
+	play(t, f.through(), func(w *world) {
+		var all []queue.Recipient
+		for i := range 10_001 {
+			all = append(all, queue.To(fmt.Sprintf("unknown%d@aol.test", i))...)
+		}
+		w.send(all...)
+		w.sleep(time.Minute)
+		told := map[string]dsn.Action{}
+		for _, r := range f.told(t) {
+			maps.Copy(told, actions(r))
+		}
+		assert.Len(t, told, len(all))
+		assert.Len(t, f.home, 3, "no mail is longer than hosts take")
+		for _, text := range f.home {
+			assert.Less(t, len(text), 5<<20)
+		}
+	})
+}
+
+func TestReportsNameTheHostWhateverItIsCalled(t *testing.T) {
+	for name, want := range map[string]string{
+		"mail.example.org": "mail.example.org", "Bob's <Mac>": "Bob-s--Mac-", "büro.test": "xn--bro-hoa.test", " relay_1 ": "relay_1", "日本 <x>": "----x-",
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &far{say: byName}
+			play(t, f.through(func(w *world) { w.runner.Hostname = name }), func(w *world) {
+				w.send(queue.To("unknown@aol.test")...)
+				w.sleep(time.Minute)
+				require.Len(t, f.told(t), 1)
+				assert.Equal(t, want, f.told(t)[0].ReportingMTA)
+			})
+		})
+	}
+}
+
 // std: D5
 func TestNoDelayIsReportedToTheNullSender(t *testing.T) {
 	f := &far{say: byName}
@@ -139,7 +178,7 @@ func TestDeliveryByLMTPIsReportedAsSuch(t *testing.T) {
 // std: D8
 func TestSendersOfEveryKindHearOfAFailure(t *testing.T) {
 	for _, from := range []string{
-		"ann@example.org", "änn@example.org", "ann@[192.0.2.10]", "ann@bücher.test", `"ann b"@example.org`, "ann@EXAMPLE.ORG.",
+		"ann@example.org", "änn@example.org", "ann@[192.0.2.10]", "ann@bücher.test", `"ann b"@example.org`, `"a<n>n\"@x"@example.org`, "ann@EXAMPLE.ORG.",
 	} {
 		t.Run(from, func(t *testing.T) {
 			play(t, nil, func(w *world) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/sortie-mail/sortie/deliver"
@@ -23,28 +24,30 @@ const (
 	fullAtMost    = 1 << 20
 )
 
-// report writes the report that follows from the fates, if one does. warned are those whose delay it tells. With an error
-// there is none, and those that failed must stay.
+// maxReported is how many recipients one report tells of: one of 50,000 would be longer than most hosts take.
+const maxReported = 5000
+
+// report writes the report that follows from the fates, if one does, in as many mails as it takes. warned are those whose delay
+// it tells. With an error there is none, and those that failed must stay.
 func (a *attempt) report(now time.Time) (reports []Submission, warned []string, err error) {
 	var recipients []dsn.Recipient
-	failed := false
 	for i, f := range a.fates {
 		action := a.action(i, f, now)
 		if action == "" {
 			continue
 		}
 		recipients = append(recipients, a.reportOn(i, action, now))
-		if failed = failed || action == dsn.Failed; action == dsn.Delayed {
+		if action == dsn.Delayed {
 			warned = append(warned, a.lease.Envelope.To[i].Address)
 		}
 	}
-	if len(recipients) == 0 {
-		return nil, nil, nil
-	}
-	reports, err = a.write(recipients, failed, now)
-	if err != nil {
-		a.r.Logger.Error("a report cannot be written; what failed is kept", "id", a.lease.ID, "failed", failed, "error", err)
-		return nil, nil, err
+	for part := range slices.Chunk(recipients, maxReported) {
+		one, err := a.write(part, now)
+		if err != nil {
+			a.r.Logger.Error("a report cannot be written; what failed is kept", "id", a.lease.ID, "error", err)
+			return nil, nil, err
+		}
+		reports = append(reports, one)
 	}
 	return reports, warned, nil
 }
@@ -157,24 +160,24 @@ func finalAddress(address string) dsn.Address {
 }
 
 // write writes a report, without the message that it is about where it cannot be written with it.
-func (a *attempt) write(recipients []dsn.Recipient, failed bool, now time.Time) ([]Submission, error) {
+func (a *attempt) write(recipients []dsn.Recipient, now time.Time) (Submission, error) {
 	env := &a.lease.Envelope
 	report := &dsn.Report{
 		ReportingMTA: a.r.Hostname, EnvelopeID: env.EnvelopeID, Arrival: a.lease.Accepted, Recipients: recipients,
 		To: env.From, Date: now, UTF8: !isASCII(env.From), // an ASCII address may be at a host without SMTPUTF8
 	}
-	report.Original, report.HeadersOnly = a.original(failed)
+	report.Original, report.HeadersOnly = a.original(slices.ContainsFunc(recipients, func(r dsn.Recipient) bool { return r.Action == dsn.Failed }))
 	body, err := a.r.build(report)
 	if err != nil {
 		a.r.Logger.Error("a report cannot be written with the message that it is about; trying without", "id", a.lease.ID, "error", err)
 		report.Original, report.HeadersOnly = nil, true
 		if body, err = a.r.build(report); err != nil {
-			return nil, err
+			return Submission{}, err
 		}
 	}
 	// A report asks for no report (RFC 3461, section 6.2).
 	to := []Recipient{{Address: env.From, Notify: dsn.NotifyNever}}
-	return []Submission{{Envelope: Envelope{From: "", To: to, UTF8: report.UTF8}, Body: body}}, nil
+	return Submission{Envelope: Envelope{From: "", To: to, UTF8: report.UTF8}, Body: body}, nil
 }
 
 // build is Build that comes back: a message whose report makes the builder panic must not take all other mail with it.

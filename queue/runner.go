@@ -6,9 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/idna"
 
 	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/dsn"
@@ -97,7 +100,7 @@ func (r *Runner) init() {
 		if r.Hostname == "" {
 			r.Hostname, _ = os.Hostname()
 		}
-		r.Hostname = orDefault(r.Hostname, "localhost")
+		r.Hostname = orDefault(hostname(r.Hostname), "localhost")
 		r.Schedule = r.Schedule.filled()
 		r.lanes.max = positive(r.LaneConcurrency, 20)
 		r.slots = make(chan struct{}, r.Concurrency)
@@ -117,6 +120,20 @@ func orDefault[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+// hostname is a host's name as it may stand in a report: no failure shall go untold because of how the system was named.
+func hostname(name string) string {
+	name = strings.TrimSpace(name)
+	if a, err := idna.Lookup.ToASCII(name); err == nil {
+		return a
+	}
+	return strings.Map(func(r rune) rune {
+		if badLabel(string(r)) && r != '.' {
+			return '-'
+		}
+		return r
+	}, name)
 }
 
 // positive is a setting that makes no sense when it is zero or negative.
