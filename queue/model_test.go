@@ -18,7 +18,9 @@ import (
 	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/queue"
+	"github.com/sortie-mail/sortie/queue/disk"
 	"github.com/sortie-mail/sortie/queue/memory"
+	"github.com/sortie-mail/sortie/queue/queuetest"
 	"github.com/sortie-mail/sortie/route"
 )
 
@@ -27,12 +29,30 @@ import (
 //
 // std: D3 D5 D9 Q4 Q8
 func TestEachRecipientEndsOnce(t *testing.T) {
+	kept := memory.New()
+	t.Run("memory", func(t *testing.T) {
+		eachRecipientEndsOnce(t, func() queuetest.Queue { kept = memory.New(); return kept }, func() queuetest.Queue { return kept })
+	})
+	t.Run("disk", func(t *testing.T) {
+		dir := ""
+		open := func() queuetest.Queue {
+			q, err := disk.Open(dir)
+			require.NoError(t, err)
+			return q
+		}
+		eachRecipientEndsOnce(t, func() queuetest.Queue { dir = t.TempDir(); return open() }, open)
+	})
+}
+
+// eachRecipientEndsOnce plays with a new queue each time, which is opened again when a Runner begins again.
+func eachRecipientEndsOnce(t *testing.T, create, reopen func() queuetest.Queue) {
 	rapid.Check(t, func(r *rapid.T) { // what happens is drawn before, and happens in a bubble
 		keep := rapid.Bool().Draw(r, "keep what nobody is told of")
 		events := rapid.SliceOfN(rapid.Custom(drawEvent), 1, 40).Draw(r, "events")
 		v := new(verdict)
 		synctest.Test(t, func(*testing.T) {
-			m := &runs{verdict: v, keep: keep, q: &countingQueue{Queue: memory.New()}, script: map[string][]string{}, to: map[string]*modelRecipient{}}
+			m := &runs{verdict: v, keep: keep, q: &faultyQueue{Queue: create()}, reopen: reopen, script: map[string][]string{}, to: map[string]*modelRecipient{}}
+			defer func() { _ = m.q.Close() }()
 			defer m.stop(0)
 			defer v.catch()
 			m.play(events)
@@ -41,6 +61,19 @@ func TestEachRecipientEndsOnce(t *testing.T) {
 			r.Fatal(v.text)
 		}
 	})
+}
+
+// A faultyQueue fails to record outcomes for a while.
+type faultyQueue struct {
+	queuetest.Queue
+	fault func() error
+}
+
+func (q *faultyQueue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) error {
+	if err := q.fault(); err != nil {
+		return err
+	}
+	return q.Queue.Settle(ctx, l, s)
 }
 
 // A verdict takes failures out of a bubble.
@@ -78,7 +111,7 @@ var sayings = map[string]deliver.Outcome{
 func drawEvent(r *rapid.T) event {
 	e := event{
 		what: rapid.SampledFrom([]string{
-			"enqueue", "enqueue", "enqueue", "sleep", "sleep", "hold", "release", "retry", "fail", "delete", "reroute", "restart", "fault",
+			"enqueue", "enqueue", "enqueue", "sleep", "sleep", "hold", "release", "retry", "fail", "delete", "reroute", "restart", "crash", "fault",
 		}).Draw(r, "what"),
 		time:   rapid.SampledFrom([]time.Duration{0, 1, time.Second, time.Minute, time.Hour, 5 * time.Hour}).Draw(r, "time"),
 		number: rapid.IntRange(0, 20).Draw(r, "number"),
@@ -98,12 +131,14 @@ func drawEvent(r *rapid.T) event {
 // runs are Runners, one after the other, over one queue.
 type runs struct {
 	*verdict
-	q    *countingQueue
-	far  *far
-	keep bool
+	q      *faultyQueue
+	reopen func() queuetest.Queue
+	far    *far
+	keep   bool
 
-	runner *queue.Runner
-	ended  chan error
+	runner  *queue.Runner
+	ended   chan error
+	crashed bool // what had arrived may arrive again (RFC 1047)
 
 	to map[string]*modelRecipient // by address
 	id []queue.ID
@@ -123,7 +158,7 @@ type modelRecipient struct {
 
 func (m *runs) play(events []event) {
 	m.far = &far{say: m.say}
-	m.q.settle = m.fault
+	m.q.fault = m.fault
 	m.start()
 	for _, e := range events {
 		switch e.what {
@@ -140,7 +175,9 @@ func (m *runs) play(events []event) {
 			m.setFaults(0) // what was delivered and cannot be recorded before the end may be delivered twice
 			time.Sleep(2 * time.Minute)
 			m.stop(e.time)
-			m.start()
+			m.restart()
+		case "crash":
+			m.crash()
 		case "fault":
 			m.setFaults(e.number)
 		default:
@@ -168,7 +205,7 @@ func (m *runs) say(ctx context.Context, _ route.Route, _ *deliver.Message, to st
 	return sayings[script[0]]
 }
 
-func (m *runs) fault(queue.Lease, queue.Settlement) error {
+func (m *runs) fault() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.faults > 0 {
@@ -208,6 +245,29 @@ func (m *runs) start() {
 	run, ended := m.runner.Run, m.ended
 	go func() { ended <- run(context.Background()) }()
 	synctest.Wait()
+}
+
+// restart begins another Runner, with the queue of disk opened anew.
+func (m *runs) restart() {
+	if _, ok := m.q.Queue.(*disk.Queue); ok {
+		require.NoError(m, m.q.Close())
+	}
+	m.q.Queue = m.reopen()
+	m.start()
+}
+
+// crash takes the queue of disk away from a Runner that does not know: nothing that is under way is recorded.
+func (m *runs) crash() {
+	q, ok := m.q.Queue.(*disk.Queue)
+	if !ok {
+		return
+	}
+	m.setFaults(0)
+	require.NoError(m, q.Close())
+	m.stop(0)
+	m.crashed = true
+	m.q.Queue = m.reopen()
+	m.start()
 }
 
 // stop ends the Runner, with some time for what is under way.
@@ -311,7 +371,12 @@ func (m *runs) check(address string, one *modelRecipient, held int) {
 			arrived++
 		}
 	}
+	seen := map[string]bool{} // a report may arrive twice too
 	for _, text := range m.far.home {
+		if seen[string(text)] {
+			continue
+		}
+		seen[string(text)] = true
 		report, err := dsn.Parse(bytes.NewReader(text))
 		require.NoError(m, err)
 		switch actions(report)[address] {
@@ -320,6 +385,10 @@ func (m *runs) check(address string, one *modelRecipient, held int) {
 		case dsn.Delayed:
 			delayed++
 		}
+	}
+	require.LessOrEqual(m, failed+held, 1, "%s: failed %d, held %d", address, failed, held)
+	if m.crashed {
+		arrived = min(arrived, 1-failed-held)
 	}
 	what := fmt.Sprintf("%s: arrived %d, failed %d, delayed %d, held %d, %+v", address, arrived, failed, delayed, held, *one)
 	require.LessOrEqual(m, arrived+failed+held, 1, what)
