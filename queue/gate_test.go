@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/queue"
 	"github.com/sortie-mail/sortie/route"
 )
@@ -173,5 +174,36 @@ func TestLanesThatHangTogether(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 200, arrived)
+	})
+}
+
+// A smarthost that is too slow for all of its mail keeps no sender from hearing of a delay, and of the end.
+func TestACrowdHidesNoDelay(t *testing.T) {
+	f := &far{say: func(_ context.Context, rt route.Route, _ *deliver.Message, to string) deliver.Outcome {
+		if rt.Hops[0].Kind != route.Smarthost {
+			return took
+		}
+		time.Sleep(30 * time.Minute)
+		return refusal(deliver.TempFail, deliver.StageRcpt, "450 4.2.0 Not now")
+	}}
+	play(t, f.through(func(w *world) {
+		w.runner.Concurrency = 16
+		w.runner.Schedule.DelayAfter, w.runner.Schedule.Lifetime = 2*time.Hour, 12*time.Hour
+		w.by(parse(w.t, "* smtp://mail.isp.test\n*@example.org direct"))
+	}), func(w *world) {
+		const lanes = 80
+		for i := range lanes {
+			w.send(queue.To(fmt.Sprintf("bob@%d.test", i))...)
+		}
+		w.sleep(5 * time.Hour)
+		delays := f.told(t)
+		assert.Len(t, delays, lanes)
+		for _, r := range delays {
+			assert.Equal(t, dsn.Delayed, r.Recipients[0].Action)
+			assert.Equal(t, "mail.isp.test", r.Recipients[0].Smarthost)
+		}
+		w.sleep(12 * time.Hour)
+		assert.Len(t, f.told(t), 2*lanes, "and each hears of the failure")
+		assert.True(t, w.empty())
 	})
 }

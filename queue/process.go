@@ -205,7 +205,7 @@ func (a *attempt) turnAway(g *group) {
 	for _, i := range g.members {
 		a.untried[i], a.away[i] = true, true
 		a.outcomes[i] = undecidedOne(a.lease.Envelope.To[i].Address, "not tried now, because many others wait for the same smarthost")
-		a.outcomes[i].Route = g.route
+		a.outcomes[i].Route, a.outcomes[i].Hop = g.route, g.route.Hops[0]
 	}
 }
 

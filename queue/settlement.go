@@ -56,10 +56,29 @@ func (a *attempt) uncounted(i int) bool {
 	return a.away[i] || (a.stopped && o.Result == deliver.TempFail && o.Reply.IsZero() && !o.PossiblyDelivered)
 }
 
+// countWhatIsTold makes tries count that were turned away in a crowd where it is time to tell the sender: a smarthost that
+// is too slow for all of its mail must not keep a delay or the end of a lifetime from being reported.
+func (a *attempt) countWhatIsTold(now time.Time) {
+	select {
+	case <-a.r.stop: // turned away by the stop, and not by others
+		return
+	default:
+	}
+	env, late := &a.lease.Envelope, a.r.Schedule.late(a.lease.Accepted)
+	isLate := env.From != "" && !late.IsZero() && !now.Before(late)
+	expired := !now.Before(a.r.Schedule.expires(a.lease.Accepted))
+	for i, to := range env.To {
+		if expired || (isLate && to.Notify.Delay() && !a.lease.Warned[to.Address]) {
+			a.away[i] = false
+		}
+	}
+}
+
 // settlement makes of the outcomes what is to be recorded.
 func (a *attempt) settlement() Settlement {
 	now := time.Now()
 	a.stopped = a.r.work.Err() != nil
+	a.countWhatIsTold(now)
 	a.fates = a.decideFates(now)
 	if a.cameToNothing() {
 		s := Settlement{} // put back as it was
