@@ -117,3 +117,22 @@ func (p *pool) close() {
 		p.left.Wait()
 	}
 }
+
+// release puts a session into the pool, or ends it.
+func (d *Deliverer) release(s *session) {
+	used := s.served >= d.set.limits.Messages || time.Since(s.born) >= d.set.limits.Age
+	if s.broken || used || !s.detach() {
+		d.dismiss(s)
+		return
+	}
+	d.pool.put(s)
+}
+
+// dismiss ends a session, with QUIT where the host still listens.
+func (d *Deliverer) dismiss(s *session) {
+	if !s.detach() || s.broken {
+		s.close()
+		return
+	}
+	d.pool.dismiss(s)
+}
