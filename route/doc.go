@@ -56,8 +56,22 @@
 // the condition under which it is tried: "on blocked" (the refusal is about our address or its reputation), "on
 // unreachable" (no connection to any host), "on tempfail" (any temporary failure) or "on any" (any failure).
 //
-// Options of a hop: tls=none|opportunistic|required|verified|dane (dane is not built in yet, and mail that asks for it waits; of
-// the others only verified makes sure that a password goes to the right host), secret=env:NAME or secret=file:PATH (the password of USER),
-// source=ADDRESS to connect from, helo=NAME to greet with, mx=yes. A secret is read with the file, and one that is missing is a mistake
-// of the file; nothing that prints a route, a table or an error prints it.
+// Options of a hop:
+//
+//	tls=none|opportunistic|required|verified|dane
+//	                    what is asked of TLS (dane is not built in yet, and mail that asks for it waits; of the others
+//	                    only verified makes sure that a password goes to the right host)
+//	secret=env:NAME     the password of USER, or secret=file:PATH
+//	source=ADDRESS      connect from this address, and to hosts of its family only; twice for one of each family
+//	helo=NAME           greet with this name, and helo6=NAME where the connection is over IPv6
+//	proxy=socks5://[USER@]HOST[:PORT]
+//	                    connect through a SOCKS 5 server (port 1080); names are still looked up here
+//	proxy-secret=env:NAME
+//	                    the password of the proxy's USER, or proxy-secret=file:PATH
+//	pipelining=no       one command at a time, for a host that loses commands sent together
+//	chunking=no         DATA only, for a host that fails at BDAT
+//	mx=yes              look a smarthost up by MX
+//
+// A secret is read with the file, and one that is missing is a mistake of the file; nothing that prints a route, a table or
+// an error prints it.
 package route

@@ -74,8 +74,26 @@ func (h *Hop) explainRest() string {
 	if h.Source.IsValid() {
 		b.WriteString(", from " + h.Source.String())
 	}
+	if h.Source6.IsValid() {
+		b.WriteString(" and " + h.Source6.String())
+	}
 	if h.HELO != "" {
 		b.WriteString(", as " + h.HELO)
+	}
+	if h.HELO6 != "" {
+		b.WriteString(", over IPv6 as " + h.HELO6)
+	}
+	if !h.Proxy.IsZero() {
+		b.WriteString(", by way of " + h.Proxy.String())
+	}
+	if !h.Proxy.Secret.IsZero() {
+		b.WriteString(" with the password from " + h.Proxy.Secret.String())
+	}
+	if h.NoPipelining {
+		b.WriteString(", one command at a time")
+	}
+	if h.NoChunking {
+		b.WriteString(", without BDAT")
 	}
 	return b.String()
 }

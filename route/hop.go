@@ -1,7 +1,9 @@
 package route
 
 import (
+	"cmp"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -54,22 +56,68 @@ func (h *Hop) URL() string {
 	if h.Kind != Smarthost {
 		return ""
 	}
-	var b strings.Builder
-	b.WriteString(h.Protocol.String() + "://")
-	if h.User != "" {
-		b.WriteString(escapeUser(h.User) + "@")
+	place := "unix:" + h.Host
+	if !h.IsUnix() {
+		place = hostPort(h.Host, h.Port)
 	}
+	return h.Protocol.String() + "://" + userAt(h.User) + place
+}
+
+func userAt(user string) string {
+	if user == "" {
+		return ""
+	}
+	return escapeUser(user) + "@"
+}
+
+// hostPort is a host, with its port unless that is 0.
+func hostPort(host string, port uint16) string {
 	switch {
-	case h.IsUnix():
-		b.WriteString("unix:" + h.Host)
-	case h.Port != 0:
-		b.WriteString(net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port))))
-	case strings.Contains(h.Host, ":"):
-		b.WriteString("[" + h.Host + "]")
-	default:
-		b.WriteString(h.Host)
+	case port != 0:
+		return net.JoinHostPort(host, strconv.Itoa(int(port)))
+	case strings.Contains(host, ":"):
+		return "[" + host + "]"
 	}
-	return b.String()
+	return host
+}
+
+// SourceFor is the address to connect from to an address of a host; the zero Addr lets the system choose. ok is false where
+// the hop has source addresses, and none of the family.
+func (h *Hop) SourceFor(to netip.Addr) (source netip.Addr, ok bool) {
+	for _, source := range []netip.Addr{h.Source, h.Source6} {
+		if source.IsValid() && source.Unmap().Is4() == to.Unmap().Is4() {
+			return source, true
+		}
+	}
+	return netip.Addr{}, !h.Source.IsValid() && !h.Source6.IsValid()
+}
+
+// HELOFor is the name to greet an address of a host with; "" is the host's own. It is HELO, and HELO6 over IPv6 where that
+// is set.
+func (h *Hop) HELOFor(to netip.Addr) string {
+	if to.Is6() && !to.Is4In6() {
+		return cmp.Or(h.HELO6, h.HELO)
+	}
+	return h.HELO
+}
+
+// proxyPort is the port that SOCKS servers have (RFC 1928, section 3).
+const proxyPort = 1080
+
+// IsZero reports whether there is no proxy.
+func (x Proxy) IsZero() bool { return x.Host == "" }
+
+// Address is the proxy's host:port, with the default port filled in.
+func (x Proxy) Address() string {
+	return net.JoinHostPort(x.Host, strconv.Itoa(int(cmp.Or(x.Port, proxyPort))))
+}
+
+// String is the proxy as the routing file names it, "" of none. The secret is not part of it.
+func (x Proxy) String() string {
+	if x.IsZero() {
+		return ""
+	}
+	return "socks5://" + userAt(x.User) + hostPort(x.Host, x.Port)
 }
 
 // String is the hop as the routing file writes it, with the reference of its secret.
@@ -101,11 +149,21 @@ func (h *Hop) options() (all []option) {
 	if !h.Secret.IsZero() {
 		all = append(all, option{"secret", h.Secret.String()})
 	}
-	if h.Source.IsValid() {
-		all = append(all, option{"source", h.Source.String()})
+	for _, source := range []netip.Addr{h.Source, h.Source6} {
+		if source.IsValid() {
+			all = append(all, option{"source", source.String()})
+		}
 	}
-	if h.HELO != "" {
-		all = append(all, option{"helo", h.HELO})
+	for _, o := range []option{{"helo", h.HELO}, {"helo6", h.HELO6}, {"proxy", h.Proxy.String()}, {"proxy-secret", h.Proxy.Secret.String()}} {
+		if o.value != "" {
+			all = append(all, o)
+		}
+	}
+	if h.NoPipelining {
+		all = append(all, option{"pipelining", "no"})
+	}
+	if h.NoChunking {
+		all = append(all, option{"chunking", "no"})
 	}
 	if h.LookupMX {
 		all = append(all, option{"mx", "yes"})

@@ -2,8 +2,6 @@ package route
 
 import (
 	"fmt"
-	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 )
@@ -73,6 +71,7 @@ func (p *parser) hop(words []word, place int) (h Hop, fold bool) {
 	if len(words) == 0 {
 		return h, false
 	}
+	before := p.mistakes()
 	rest := p.action(&h, words)
 	given := make(map[string]bool, len(rest))
 	for _, w := range rest {
@@ -82,8 +81,8 @@ func (p *parser) hop(words []word, place int) (h Hop, fold bool) {
 			p.fail(w.col, w.text, "hops are separated by commas", "put a comma before "+strconv.Quote(w.text))
 			return h, fold
 		case !ok:
-			p.fail(w.col, w.text, "an option is NAME=VALUE", "options are tls, secret, source, helo, mx and case")
-		case given[name]:
+			p.fail(w.col, w.text, "an option is NAME=VALUE", optionList)
+		case given[name] && name != "source":
 			p.fail(w.col, w.text, "the option is given twice", "leave one out")
 		case name == "case":
 			fold = p.caseOption(w, value, place)
@@ -92,7 +91,9 @@ func (p *parser) hop(words []word, place int) (h Hop, fold bool) {
 		}
 		given[name] = true
 	}
-	p.checkHop(&h, words[0])
+	if p.mistakes() == before {
+		p.checkHop(&h, words[0])
+	}
 	return h, fold
 }
 
@@ -199,181 +200,4 @@ func (p *parser) reject(h *Hop, words []word) []word {
 		p.fail(words[1].col, words[1].text, "the reply has control characters or more than 500 octets", example)
 	}
 	return words[2:]
-}
-
-// smarthost reads what stands behind the scheme: [USER@]HOST[:PORT], or unix:/path.
-func (p *parser) smarthost(h *Hop, w word, rest string) {
-	if user, host, ok := cutLast(rest, "@"); ok {
-		name, err := url.PathUnescape(user)
-		switch {
-		case strings.Contains(user, ":"):
-			p.fail(w.col, w.text, "no password stands in a routing file", "write the user alone, and secret=env:NAME or secret=file:PATH")
-			return
-		case err != nil || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }):
-			p.fail(w.col, w.text, "the user before the @ cannot be read", "write %40 for an @ in it, %25 for a %")
-			return
-		}
-		h.User, rest = name, host
-	}
-	if path, ok := strings.CutPrefix(rest, "unix:"); ok {
-		if h.Protocol != LMTP || !strings.HasPrefix(path, "/") {
-			p.fail(w.col, w.text, "a socket is reached by LMTP, at an absolute path", "write lmtp://unix:/run/lmtp.sock")
-		}
-		h.Host = path
-		return
-	}
-	p.hostPort(h, w, rest)
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return "", s, false
-}
-
-func (p *parser) hostPort(h *Hop, w word, rest string) {
-	host, port, hasPort := rest, "", false
-	if strings.HasPrefix(rest, "[") {
-		end := strings.IndexByte(rest, ']')
-		if end < 0 {
-			p.fail(w.col, w.text, "the [ is not closed", "write "+h.Protocol.String()+"://[2001:db8::1]:25")
-			return
-		}
-		host, port = rest[1:end], rest[end+1:]
-		if port, hasPort = strings.CutPrefix(port, ":"); !hasPort && port != "" {
-			p.fail(w.col, w.text, "only :PORT may come after the ]", "write "+h.Protocol.String()+"://["+host+"]:25")
-			return
-		}
-	} else if strings.Count(rest, ":") == 1 {
-		host, port, hasPort = strings.Cut(rest, ":")
-	}
-	if hasPort {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 {
-			text := w.text
-			if strings.Trim(port, "0123456789") != "" { // perhaps the beginning of a password with a blank in it
-				text, port = strings.TrimSuffix(text, port)+"…", "…"
-			}
-			p.fail(w.col, text, strconv.Quote(port)+" is no port", "a port is a number from 1 to 65535")
-			return
-		}
-		h.Port = uint16(n)
-	}
-	if addr, err := netip.ParseAddr(host); err == nil {
-		h.Host = addr.String()
-	} else if key := domainKey(host); validDomain(key) {
-		h.Host = key
-	} else {
-		p.fail(w.col, w.text, strconv.Quote(host)+" is no host name", "write "+h.Protocol.String()+"://mail.isp.example")
-		return
-	}
-	if h.Protocol == LMTP && h.Port == 0 {
-		p.fail(w.col, w.text, "LMTP has no port of its own", "write lmtp://"+host+":24, or lmtp://unix:/path")
-	}
-}
-
-var optionNames = []string{"tls", "secret", "source", "helo", "mx", "case", "port"}
-
-func (p *parser) option(h *Hop, w word, name, value string) {
-	switch name {
-	case "tls":
-		p.tlsOption(h, w, value)
-	case "secret":
-		p.secretOption(h, w, value)
-	case "source":
-		addr, err := netip.ParseAddr(value)
-		if err != nil {
-			p.fail(w.col, w.text, "no IP address", "write the address of this machine to connect from: source=192.0.2.1")
-		}
-		h.Source = addr
-	case "helo":
-		if h.HELO = domainKey(value); !validDomain(h.HELO) {
-			p.fail(w.col, w.text, "no host name", "write the name to greet with: helo=mail.example.org")
-		}
-	case "mx":
-		if value != "yes" && value != "no" {
-			p.fail(w.col, w.text, "mx is yes or no", "write mx=yes to look the smarthost up by MX")
-		}
-		h.LookupMX = value == "yes"
-	case "port":
-		p.fail(w.col, w.text, "the port stands in the URL", "write "+h.Protocol.String()+"://"+h.Host+":"+value)
-	default:
-		p.unknownOption(w, name, value)
-	}
-}
-
-// unknownOption shows the value only where it is not one of a misspelt secret, pass or password.
-func (p *parser) unknownOption(w word, name, value string) {
-	text, fix := name+"=…", "options are tls, secret, source, helo, mx and case"
-	switch near := p.nearest(name, optionNames); near {
-	case "":
-	case "secret":
-		fix = "did you mean secret=env:NAME or secret=file:PATH?"
-	default:
-		text, fix = w.text, "did you mean "+near+"="+value+"?"
-	}
-	p.fail(w.col, text, "unknown option "+strconv.Quote(name), fix)
-}
-
-func (p *parser) tlsOption(h *Hop, w word, value string) {
-	for m, name := range tlsNames[1:] {
-		if value == name {
-			h.TLS = TLSMode(m + 1)
-			return
-		}
-	}
-	fix := "write none, opportunistic, required, verified or dane"
-	if near := p.nearest(value, tlsNames[1:]); near != "" {
-		fix = "did you mean tls=" + near + "?"
-	}
-	p.fail(w.col, w.text, "unknown TLS mode", fix)
-}
-
-func (p *parser) secretOption(h *Hop, w word, ref string) {
-	s, ok := p.secrets[ref]
-	if !ok {
-		var err error
-		if s, err = ReadSecret(ref); err != nil {
-			text, fix := w.text, "set it before the table is loaded"
-			if !strings.HasPrefix(ref, "env:") && !strings.HasPrefix(ref, "file:") {
-				text, fix = "secret=…", "write secret=env:NAME or secret=file:PATH, never the password itself"
-			}
-			p.fail(w.col, text, "the secret cannot be read: "+err.Error(), fix)
-			return
-		}
-		p.secrets[ref] = s
-	}
-	h.Secret = s
-}
-
-func (p *parser) caseOption(w word, value string, place int) bool {
-	switch {
-	case value != "ignore" && value != "exact":
-		p.fail(w.col, w.text, "case is ignore or exact", "write case=ignore to match the local part in any case")
-	case place > 0:
-		p.fail(w.col, w.text, "case is an option of the entry", "write it after the first hop")
-	}
-	return value == "ignore"
-}
-
-// checkHop tells what does not fit together in a hop.
-func (p *parser) checkHop(h *Hop, w word) {
-	smarthost := h.Kind == Smarthost
-	switch {
-	case h.Kind >= Reject && (h.TLS != TLSDefault || h.Source.IsValid() || h.HELO != ""):
-		p.fail(w.col, w.text, "nothing is sent, and tls, source and helo mean nothing", "leave them out")
-	case !smarthost && (!h.Secret.IsZero() || h.LookupMX):
-		p.fail(w.col, w.text, "secret and mx are options of a smarthost", "leave them out")
-	case h.User != "" && h.Secret.IsZero() && h.Host != "":
-		p.fail(w.col, w.text, "the user has no secret", "write secret=env:NAME or secret=file:PATH")
-	case h.User == "" && !h.Secret.IsZero():
-		p.fail(w.col, w.text, "the secret has no user", "write "+h.Protocol.String()+"://USER@"+h.Host)
-	case h.Protocol == SMTPS && (h.TLS == TLSNone || h.TLS == TLSOpportunistic):
-		p.fail(w.col, w.text, "smtps is TLS from the start, and tls="+h.TLS.String()+" contradicts it", "write smtp://"+h.Host+" tls="+h.TLS.String())
-	case h.Protocol == Submission && (h.TLS == TLSNone || h.TLS == TLSOpportunistic):
-		p.fail(w.col, w.text, "submission requires TLS, and tls="+h.TLS.String()+" contradicts it", "write smtp://"+h.Host+":587 tls="+h.TLS.String())
-	case h.LookupMX && h.IsUnix():
-		p.fail(w.col, w.text, "a socket has no MX", "leave mx=yes out")
-	}
 }

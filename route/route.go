@@ -91,9 +91,27 @@ type Hop struct {
 	Port     uint16   // of a Smarthost; 0 is the protocol's own
 	LookupMX bool     // the smarthost's name is a domain to look up by MX (mx=yes)
 	TLS      TLSMode
-	User     string     // who to log in as; "" is no login
-	Secret   Secret     // the password, by reference
-	Source   netip.Addr // address to connect from; the zero Addr lets the system choose
-	HELO     string     // name to greet with; "" is the host's own
-	Reply    string     // of a Reject: "550 5.1.2 text"
+	User     string // who to log in as; "" is no login
+	Secret   Secret // the password, by reference
+
+	// Source is the address to connect from; the zero Addr lets the system choose. Source6 is the IPv6 one beside an IPv4
+	// Source. Where only one is set, addresses of the other family are not connected to. See SourceFor.
+	Source, Source6 netip.Addr
+	// HELO is the name to greet with; "" is the host's own. HELO6 is another one for connections over IPv6. See HELOFor.
+	HELO, HELO6 string
+	Proxy       Proxy // what to connect through; the zero Proxy is none
+
+	NoPipelining bool // one command at a time, whatever the host offers (pipelining=no)
+	NoChunking   bool // DATA and no BDAT, whatever the host offers (chunking=no)
+
+	Reply string // of a Reject: "550 5.1.2 text"
+}
+
+// A Proxy is a SOCKS 5 server (RFC 1928) that connects for us. It is given addresses, never names: what DNS says of a host
+// is judged on this side.
+type Proxy struct {
+	Host   string // A-label name, or IP address without brackets
+	Port   uint16 // 0 is 1080
+	User   string // who to log in as (RFC 1929); "" is no login
+	Secret Secret // the password, by reference
 }

@@ -190,15 +190,28 @@ func TestMX(t *testing.T) {
 func TestHops(t *testing.T) {
 	t.Setenv("PW", "s3cret")
 	for text, want := range map[string]route.Hop{
-		"direct":                                    {},
-		"smtp://mail.isp.example":                   {Kind: route.Smarthost, Host: "mail.isp.example"},
-		"SMTP://Mail.ISP.example.:2525":             {Kind: route.Smarthost, Host: "mail.isp.example", Port: 2525},
-		"smtp://192.0.2.1":                          {Kind: route.Smarthost, Host: "192.0.2.1"},
-		"smtp://[2001:DB8::1]:26":                   {Kind: route.Smarthost, Host: "2001:db8::1", Port: 26},
-		"lmtp://unix:/run/lmtp.sock":                {Kind: route.Smarthost, Protocol: route.LMTP, Host: "/run/lmtp.sock"},
-		"lmtp://host.example:24":                    {Kind: route.Smarthost, Protocol: route.LMTP, Host: "host.example", Port: 24},
-		"smtp://bücher.example mx=yes":              {Kind: route.Smarthost, Host: "xn--bcher-kva.example", LookupMX: true},
-		"direct tls=dane source=192.0.2.9 helo=a.b": {TLS: route.TLSDANE, Source: netip.MustParseAddr("192.0.2.9"), HELO: "a.b"},
+		"direct":                                           {},
+		"smtp://mail.isp.example":                          {Kind: route.Smarthost, Host: "mail.isp.example"},
+		"SMTP://Mail.ISP.example.:2525":                    {Kind: route.Smarthost, Host: "mail.isp.example", Port: 2525},
+		"smtp://192.0.2.1":                                 {Kind: route.Smarthost, Host: "192.0.2.1"},
+		"smtp://[2001:DB8::1]:26":                          {Kind: route.Smarthost, Host: "2001:db8::1", Port: 26},
+		"lmtp://unix:/run/lmtp.sock":                       {Kind: route.Smarthost, Protocol: route.LMTP, Host: "/run/lmtp.sock"},
+		"lmtp://host.example:24":                           {Kind: route.Smarthost, Protocol: route.LMTP, Host: "host.example", Port: 24},
+		"smtp://bücher.example mx=yes":                     {Kind: route.Smarthost, Host: "xn--bcher-kva.example", LookupMX: true},
+		"direct tls=dane source=192.0.2.9 helo=a.b":        {TLS: route.TLSDANE, Source: netip.MustParseAddr("192.0.2.9"), HELO: "a.b"},
+		"smtp://b.example pipelining=no chunking=no mx=no": {Kind: route.Smarthost, Host: "b.example", NoPipelining: true, NoChunking: true},
+		"direct pipelining=yes chunking=yes":               {},
+		"direct source=2001:db8::9":                        {Source: netip.MustParseAddr("2001:db8::9")},
+		"direct source=2001:db8::9 source=192.0.2.9": {
+			Source: netip.MustParseAddr("192.0.2.9"), Source6: netip.MustParseAddr("2001:db8::9"),
+		},
+		"direct source=::ffff:192.0.2.9 source=2001:db8::9 helo=A.example helo6=bücher.example": {
+			Source: netip.MustParseAddr("192.0.2.9"), Source6: netip.MustParseAddr("2001:db8::9"), HELO: "a.example", HELO6: "xn--bcher-kva.example",
+		},
+		"direct proxy=SOCKS5://Proxy.example": {Proxy: route.Proxy{Host: "proxy.example"}},
+		"lmtp://b.example:24 proxy=socks5://[2001:db8::5]:9050": {
+			Kind: route.Smarthost, Protocol: route.LMTP, Host: "b.example", Port: 24, Proxy: route.Proxy{Host: "2001:db8::5", Port: 9050},
+		},
 		"discard":                        {Kind: route.Discard},
 		`reject "554 no \"thanks\", #1"`: {Kind: route.Reject, Reply: `554 no "thanks", #1`},
 	} {
@@ -216,6 +229,54 @@ func TestHops(t *testing.T) {
 	assert.Equal(t, "s3cret", h.Secret.Value())
 	assert.EqualValues(t, 587, h.EffectivePort())
 	assert.Equal(t, route.TLSRequired, h.Mode())
+}
+
+// What a hop says about families goes by the address that is connected to.
+func TestHopsByFamily(t *testing.T) {
+	v4, v6, mapped := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("::ffff:192.0.2.1")
+	for text, want := range map[string]struct{ source4, source6, helo4, helo6 string }{
+		"direct":                                                   {},
+		"direct source=192.0.2.9 helo=a.example":                   {source4: "192.0.2.9", source6: "none", helo4: "a.example", helo6: "a.example"},
+		"direct source=2001:db8::9 helo6=b.example":                {source4: "none", source6: "2001:db8::9", helo6: "b.example"},
+		"direct source=2001:db8::9 source=192.0.2.9":               {source4: "192.0.2.9", source6: "2001:db8::9"},
+		"smtp://x.example helo=a.example helo6=b.example tls=none": {helo4: "a.example", helo6: "b.example"},
+	} {
+		r, err := parse(t, "* "+text).Route(t.Context(), route.Query{Recipient: "x@a.example"})
+		require.NoError(t, err)
+		for _, to := range []struct {
+			addr         netip.Addr
+			source, helo string
+		}{{v4, want.source4, want.helo4}, {mapped, want.source4, want.helo4}, {v6, want.source6, want.helo6}} {
+			source, ok := r.Hops[0].SourceFor(to.addr)
+			got := ""
+			switch {
+			case !ok:
+				got = "none"
+			case source.IsValid():
+				got = source.String()
+			}
+			assert.Equal(t, to.source, got, "%s, to %s", text, to.addr)
+			assert.Equal(t, to.helo, r.Hops[0].HELOFor(to.addr), "%s, to %s", text, to.addr)
+		}
+	}
+	h := route.Hop{Source6: v6} // made by hand
+	_, ok := h.SourceFor(v4)
+	assert.False(t, ok)
+}
+
+func TestProxies(t *testing.T) {
+	t.Setenv("PW", "s3cret")
+	const text = "direct proxy=socks5://me%40corp@proxy.example:9050 proxy-secret=env:PW"
+	r, err := parse(t, "* "+text).Route(t.Context(), route.Query{Recipient: "x@a.example"})
+	require.NoError(t, err)
+	x := r.Hops[0].Proxy
+	assert.Equal(t, "me@corp", x.User)
+	assert.Equal(t, "s3cret", x.Secret.Value())
+	assert.Equal(t, "proxy.example:9050", x.Address())
+	assert.Equal(t, text, r.String())
+	assert.Equal(t, "[2001:db8::1]:1080", route.Proxy{Host: "2001:db8::1"}.Address())
+	assert.Empty(t, route.Proxy{}.String())
+	assert.True(t, route.Proxy{}.IsZero())
 }
 
 // Every mistake names its place, the text and what to write instead.
@@ -252,7 +313,31 @@ func TestMistakes(t *testing.T) {
 		{"*@a.example submission://b.example tls=opportunistic", "contradicts"},
 		{"*@a.example direct source=nowhere", "no IP address"},
 		{"*@a.example direct mx=yes", "options of a smarthost"},
+		{"*@a.example direct source=192.0.2.1 source=192.0.2.2", `"source=192.0.2.2": source=192.0.2.1 and source=192.0.2.2 are of the same family`},
+		{"*@a.example direct source=::1 source=192.0.2.1 source=::2", "source=::1 and source=::2 are of the same family"},
+		{"*@a.example direct source=::1 source=::ffff:192.0.2.1 source=192.0.2.1", "source=192.0.2.1 and source=192.0.2.1 are of the same family"},
+		{"*@a.example direct helo6=a..b", "write the name to greet with: helo6=mail.example.org"},
+		{"*@a.example direct pipelining=off", "pipelining is yes or no: write pipelining=no"},
+		{"*@a.example direct chunking=never", "chunking is yes or no: write chunking=no"},
+		{"*@a.example direct pipelinig=no", "did you mean pipelining=no?"},
+		{"*@a.example direct proxy=proxy.example:1080", "write proxy=socks5://HOST:1080"},
+		{"*@a.example direct proxy=http://proxy.example", "write proxy=socks5://proxy.example"},
+		{"*@a.example direct proxy=socks5h://proxy.example", "names are looked up on this side"},
+		{"*@a.example direct proxy=socks5://", "is no host name"},
+		{"*@a.example direct proxy=socks5://proxy.example:0", "is no port"},
+		{"*@a.example direct proxy=socks5://[::1", "the [ is not closed"},
+		{"*@a.example direct proxy=socks5://u:hunter2@proxy.example", "write the user alone, and proxy-secret=env:NAME"},
+		{"*@a.example direct proxy=socks5://u@proxy.example", "write proxy-secret=env:NAME or proxy-secret=file:PATH"},
+		{"*@a.example direct proxy=socks5://proxy.example proxy-secret=env:PATH", "write proxy=socks5://USER@proxy.example"},
+		{"*@a.example direct proxy-secret=env:PATH", "a proxy-secret and no proxy"},
+		{"*@a.example direct proxy=socks5://u@proxy.example proxy-secret=hunter2", "write proxy-secret=env:NAME"},
+		{"*@a.example direct proxy=socks5://" + strings.Repeat("u", 256) + "@proxy.example proxy-secret=env:PATH", "longer than 255 octets"},
+		{"*@a.example direct proxy=socks5://proxy.example proxy=socks5://b.example", "given twice"},
+		{"*@a.example direct proxy=socks5://proxy.example source=192.0.2.1", "source means nothing"},
+		{"*@a.example lmtp://unix:/run/x proxy=socks5://proxy.example", "a socket is not behind a proxy"},
 		{"*@a.example hold tls=none", "nothing is sent"},
+		{"*@a.example discard pipelining=no", "nothing is sent"},
+		{"*@a.example reject \"550 no\" proxy=socks5://proxy.example", "nothing is sent"},
 		{"*@a.example direct case=ignore", "case=ignore is for a pattern with a local part"},
 		{"*@a*.example direct", "a * stands alone"},
 		{"a*@a.example direct", "a local part is matched whole"},
@@ -339,6 +424,9 @@ func TestPasswordsAreNotRepeated(t *testing.T) {
 		"smtp://u:hunter2@b.example", "smtps://u:hunter2@", "submission://u:hun%zzter2@b.example", "stmp://u:hunter2@b.example", "smtp:u:hunter2@b.example",
 		"smtp//u:hunter2@b.example", "u:hunter2@b.example", "gopher://u:hunter2@b.example", "smtp://u:hunter2 x@b.example", "direct smtp://u:hunter2@b.example",
 		"smtp://u@b.example secret=hunter2", "smtp://u@b.example secert=hunter2", "smtp://u@b.example password=hunter2", "smtp://u@b.example pass=hunter2",
+		"direct proxy=socks5://u:hunter2@b.example", "direct proxy=socks5://u:hunter2@", "direct proxy=u:hunter2@b.example", "direct proxy=http://u:hunter2@b.example",
+		"direct proxy=socks5h://u:hunter2@b.example", "direct proxy=socks5://u:hunter2", "direct proxy=socks5://u@b.example proxy-secret=hunter2",
+		"direct proxy=socks5://u@b.example proxy-secrit=hunter2", "direct proxy=socks5://u@b.example proxypass=hunter2", "direct proxi=socks5://u:hunter2@b.example",
 		"smtp://u@b.example secret=env=hunter2", "on blocked smtp://u:hunter2@b.example", "direct, smtp://u:hunter2@b.example",
 	} {
 		_, err := route.Parse("routes", strings.NewReader("*@a.example "+hop))
@@ -460,7 +548,7 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 func TestSecretIsNeverPrintedByWhatHoldsIt(t *testing.T) {
 	t.Setenv("SORTIE_TEST_PW", "hunter2")
 	name := filepath.Join(t.TempDir(), "routes")
-	require.NoError(t, os.WriteFile(name, []byte("* smtp://u@b.example secret=env:SORTIE_TEST_PW\n"), 0o600))
+	require.NoError(t, os.WriteFile(name, []byte("* smtp://u@b.example secret=env:SORTIE_TEST_PW proxy=socks5://u@b.example proxy-secret=env:SORTIE_TEST_PW\n"), 0o600))
 	reloader, err := route.NewReloader(name, nil)
 	require.NoError(t, err)
 	table := reloader.Table()
@@ -468,7 +556,7 @@ func TestSecretIsNeverPrintedByWhatHoldsIt(t *testing.T) {
 	require.NoError(t, err)
 	h := r.Hops[0]
 	require.Equal(t, "hunter2", h.Secret.Value())
-	for _, v := range []any{table, *table, reloader, r, &r, r.Hops, h, &h, h.Secret, &h.Secret, []any{h.Secret}, map[string]any{"x": h}, struct{ h route.Hop }{h}, struct{ s *route.Secret }{&h.Secret}} {
+	for _, v := range []any{table, *table, reloader, r, &r, r.Hops, h, &h, h.Proxy, &h.Proxy, h.Secret, &h.Secret, []any{h.Secret}, map[string]any{"x": h}, struct{ h route.Hop }{h}, struct{ s *route.Secret }{&h.Secret}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%q", "%s", "%x", "%X", "%d"} {
 			text := fmt.Sprintf(verb, v)
 			for _, leak := range []string{"hunter2", "68756e74657232", "68756E74657232", "104 117 110"} {
@@ -511,6 +599,15 @@ func TestExplain(t *testing.T) {
 	assert.Equal(t, `mail from <me@example.org> to <boss@corp.example>
   by routes:4: boss@corp.example
   1. through smtps://sortie@relay.example:465, with TLS or not at all, password from env:RELAY_PASSWORD
+`, text)
+	text, err = parse(t, "* direct source=192.0.2.1 source=2001:db8::1 helo=a.example helo6=b.example pipelining=no,"+
+		" on any direct proxy=socks5://u@proxy.example proxy-secret=env:RELAY_PASSWORD chunking=no").
+		Explain(t.Context(), route.Query{Sender: "me@example.org", Recipient: "you@corp.example"})
+	require.NoError(t, err)
+	assert.Equal(t, `mail from <me@example.org> to <you@corp.example>
+  by routes:1: *
+  1. to the mail exchangers of corp.example, with TLS where it is offered, from 192.0.2.1 and 2001:db8::1, as a.example, over IPv6 as b.example, one command at a time
+  2. if it fails, to the mail exchangers of corp.example, with TLS where it is offered, by way of socks5://u@proxy.example with the password from env:RELAY_PASSWORD, without BDAT
 `, text)
 }
 
