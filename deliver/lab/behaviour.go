@@ -17,9 +17,10 @@ const (
 	AtAuth     Stage = "auth"
 	AtMail     Stage = "mail"
 	AtRcpt     Stage = "rcpt"
-	AtData     Stage = "data" // the DATA command; not used for BDAT
-	AtBody     Stage = "body" // the body is about to come: only Hang, Drop and delays mean anything
-	AtDot      Stage = "dot"  // the end of the message; in LMTP once for each recipient
+	AtData     Stage = "data"  // the DATA command; not used for BDAT
+	AtBody     Stage = "body"  // the body is about to come: only Hang, Drop and delays mean anything
+	AtChunk    Stage = "chunk" // the end of a chunk by BDAT that is not the last one; refused, the message fails
+	AtDot      Stage = "dot"   // the end of the message; in LMTP once for each recipient
 	AtRset     Stage = "rset"
 	AtQuit     Stage = "quit"
 	AtOther    Stage = "other" // NOOP, VRFY, HELP and commands that do not exist

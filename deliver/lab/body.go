@@ -11,7 +11,10 @@ import (
 	"time"
 )
 
-var errTooBig = errors.New("message too big")
+var (
+	errTooBig  = errors.New("message too big")
+	errRefused = errors.New("a chunk was refused")
+)
 
 const tooBigReply = "552 5.3.4 Message too big"
 
@@ -93,6 +96,9 @@ func endsLine(last byte, part []byte) bool {
 
 // cmdBDAT takes a chunk (RFC 3030, section 2). The chunk is read whatever the answer is.
 func (s *session) cmdBDAT(line, arg string) error {
+	if !s.caps.has("CHUNKING") {
+		return s.unknown("502 5.5.1 BDAT is not offered") // and what follows is read as commands
+	}
 	size, last, err := parseBDAT(arg)
 	if err != nil {
 		_ = s.say("501 5.5.4 " + err.Error())
@@ -100,6 +106,7 @@ func (s *session) cmdBDAT(line, arg string) error {
 	}
 	if s.tx != nil {
 		s.tx.msg.BDAT = true
+		s.tx.msg.Chunks++
 		if _, err := s.silent(AtBody); err != nil {
 			return err
 		}
@@ -108,8 +115,8 @@ func (s *session) cmdBDAT(line, arg string) error {
 		return err
 	}
 	switch {
-	case !s.caps.has("CHUNKING"):
-		return s.unknown("502 5.5.1 BDAT is not offered")
+	case s.ahead():
+		return s.unknown(notOffered)
 	case s.tx == nil:
 		return s.unknown("503 5.5.1 Say MAIL first")
 	case len(s.tx.msg.To) == 0:
@@ -117,9 +124,13 @@ func (s *session) cmdBDAT(line, arg string) error {
 	case last:
 		return s.finish(line)
 	case s.tx.failed != nil:
-		return s.say(tooBigReply)
+		return s.say(s.tx.reply())
 	}
-	return s.say(fmt.Sprintf("250 2.0.0 %d octets received", size))
+	ok, err := s.answer(s.step(AtChunk, line), fmt.Sprintf("250 2.0.0 %d octets received", size))
+	if !ok {
+		s.tx.failed = errRefused
+	}
+	return err
 }
 
 func parseBDAT(arg string) (size int64, last bool, err error) {
@@ -138,16 +149,18 @@ func parseBDAT(arg string) (size int64, last bool, err error) {
 }
 
 func (s *session) readChunk(size int64) error {
-	if s.tx == nil || s.tx.failed != nil || size > s.sizeLimit()-int64(len(s.tx.msg.Body)) {
-		if s.tx != nil {
-			s.tx.failed = errTooBig
-		}
-		_, err := io.CopyN(io.Discard, s.r, size)
-		return err
+	tx := s.tx
+	if tx != nil && tx.failed == nil && size > s.sizeLimit()-int64(len(tx.msg.Body)) {
+		tx.failed = errTooBig
 	}
-	at := len(s.tx.msg.Body)
-	s.tx.msg.Body = append(s.tx.msg.Body, make([]byte, size)...)
-	_, err := io.ReadFull(s.r, s.tx.msg.Body[at:])
+	var err error
+	if tx == nil || tx.failed != nil || len(tx.msg.To) == 0 {
+		_, err = io.CopyN(io.Discard, s.r, size)
+	} else {
+		at := len(tx.msg.Body)
+		tx.msg.Body = append(tx.msg.Body, make([]byte, size)...)
+		_, err = io.ReadFull(s.r, tx.msg.Body[at:])
+	}
 	s.srv.record(s.id, "C:", fmt.Sprintf("<%d octets>", size))
 	return err
 }
@@ -171,10 +184,13 @@ func (s *session) finish(line string) error {
 }
 
 func (tx *transaction) reply() string {
-	if tx.failed != nil {
+	switch {
+	case tx.failed == nil:
+		return "250 2.0.0 Ok: taken"
+	case errors.Is(tx.failed, errTooBig):
 		return tooBigReply
 	}
-	return "250 2.0.0 Ok: taken"
+	return "503 5.5.1 An earlier chunk was refused"
 }
 
 // finishLMTP answers once for each recipient (RFC 2033, section 4.2); the message arrives for those that were told so.

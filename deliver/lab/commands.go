@@ -1,7 +1,7 @@
 package lab
 
 import (
-	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -38,13 +38,27 @@ func (c capabilities) limit() int64 {
 	return n
 }
 
-// lines are the capability lines of a reply to EHLO, in order.
+// reached reports whether n is what a limit of RFC 9422 allows.
+func (c capabilities) reached(limit string, n int) bool {
+	for _, f := range strings.Fields(c["LIMITS"]) {
+		if name, value, _ := strings.Cut(f, "="); strings.EqualFold(name, limit) {
+			most, err := strconv.Atoi(value)
+			return err == nil && n >= most
+		}
+	}
+	return false
+}
+
+// capabilityLines are the lines of a reply to EHLO, in order.
 func (s *session) capabilityLines() []string {
 	lines := s.offer.Capabilities
 	if lines == nil {
 		lines = DefaultCapabilities()
 	}
-	lines = lines[:len(lines):len(lines)]
+	lines = slices.Clone(lines)
+	if s.tls == nil { // RFC 8689, section 2: offered within TLS only
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.EqualFold(l, "REQUIRETLS") })
+	}
 	if s.offer.TLS != TLSNone && s.offer.TLS != TLSImplicit && s.tls == nil {
 		lines = append(lines, "STARTTLS")
 	}
@@ -117,10 +131,12 @@ func (s *session) cmdMAIL(line, arg string) error {
 	st.Sender = path
 	ok, err := s.answer(st, "250 2.1.0 Ok")
 	if ok {
+		s.mails++
 		s.tx = &transaction{msg: Message{
 			HELO: s.helo, From: path, Params: params,
 			TLS: s.tls, User: s.user, Client: s.client, Session: s.id,
 		}}
+		s.tx.msg.readParams()
 	}
 	return err
 }
@@ -136,14 +152,19 @@ func (s *session) refuseMail(path string, params map[string]string, syntax error
 		return "530 5.7.0 Must issue a STARTTLS command first"
 	case s.offer.AuthRequired && s.user == "":
 		return "530 5.7.0 Authentication required"
+	case s.caps.reached("MAILMAX", s.mails):
+		return "421 4.7.0 Too many messages in one session"
 	case syntax != nil:
 		return "501 5.5.4 " + syntax.Error()
 	}
-	if refusal := s.refuseParams(params, mailParams); refusal != "" {
+	if refusal := s.caps.refuseParams(params, mailParams); refusal != "" {
 		return refusal
 	}
 	if _, ok := params["SMTPUTF8"]; !ok && !ascii(path) {
 		return "553 5.6.7 Non-ASCII address without SMTPUTF8"
+	}
+	if by, _ := parseDeliverBy(params["BY"]); s.caps.tooSoon(by) {
+		return "555 5.5.4 That is too little time"
 	}
 	size, err := strconv.ParseInt(params["SIZE"], 10, 64)
 	if limit := s.caps.limit(); err == nil && limit > 0 && size > limit {
@@ -171,92 +192,24 @@ func (s *session) refuseRcpt(path string, params map[string]string, syntax error
 	switch {
 	case s.tx == nil:
 		return "503 5.5.1 Say MAIL first"
-	case s.tx.failed != nil || s.tx.msg.BDAT:
+	case s.tx.msg.BDAT:
 		return "503 5.5.1 RCPT after BDAT"
 	case syntax != nil:
 		return "501 5.5.4 " + syntax.Error()
 	case path == "":
 		return "501 5.1.3 A recipient cannot be empty"
 	}
-	if refusal := s.refuseParams(params, rcptParams); refusal != "" {
+	if refusal := s.caps.refuseParams(params, rcptParams); refusal != "" {
 		return refusal
 	}
 	if _, ok := s.tx.msg.Params["SMTPUTF8"]; !ok && !ascii(path) {
 		return "553 5.6.7 Non-ASCII address without SMTPUTF8"
 	}
-	if limit := s.offer.MaxRecipients; limit > 0 && len(s.tx.msg.To) >= limit {
+	to := len(s.tx.msg.To)
+	if limit := s.offer.MaxRecipients; (limit > 0 && to >= limit) || s.caps.reached("RCPTMAX", to) {
 		return "452 4.5.3 Too many recipients"
 	}
 	return ""
-}
-
-// Which extension a parameter belongs to: RFC 1870, 6152, 6531, 3461, 4954, 8689, 6710, 2852.
-var (
-	mailParams = map[string]string{
-		"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8", "RET": "DSN", "ENVID": "DSN",
-		"AUTH": "AUTH", "REQUIRETLS": "REQUIRETLS", "MT-PRIORITY": "MT-PRIORITY", "BY": "DELIVERBY",
-	}
-	rcptParams = map[string]string{"NOTIFY": "DSN", "ORCPT": "DSN"}
-)
-
-func (s *session) refuseParams(params, known map[string]string) string {
-	for name, value := range params {
-		extension := known[name]
-		if strings.EqualFold(value, "BINARYMIME") {
-			extension = "BINARYMIME"
-		}
-		if extension == "" || !s.caps.has(extension) {
-			return "555 5.5.4 Parameter " + name + " belongs to nothing that is offered"
-		}
-	}
-	return ""
-}
-
-func ascii(text string) bool {
-	for i := range len(text) {
-		if text[i] >= 0x80 {
-			return false
-		}
-	}
-	return true
-}
-
-// parsePath reads "FROM:<path> PARAM=VALUE …" (RFC 5321, section 4.1.2). The path is given without angle brackets,
-// byte for byte.
-func parsePath(arg, keyword string) (string, map[string]string, error) {
-	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
-		return "", nil, fmt.Errorf("expected %s<path>", keyword)
-	}
-	rest := strings.TrimLeft(arg[len(keyword):], " ")
-	end := pathEnd(rest)
-	if end < 0 {
-		return "", nil, fmt.Errorf("no path in angle brackets after %s", keyword)
-	}
-	params := make(map[string]string)
-	for _, p := range strings.Fields(rest[end+1:]) {
-		name, value, _ := strings.Cut(p, "=")
-		params[strings.ToUpper(name)] = value
-	}
-	return rest[1:end], params, nil
-}
-
-// pathEnd finds the closing bracket of a path, past quoted strings; -1 where there is none.
-func pathEnd(path string) int {
-	if !strings.HasPrefix(path, "<") {
-		return -1
-	}
-	quoted := false
-	for i := 1; i < len(path); i++ {
-		switch c := path[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case c == '>' && !quoted:
-			return i
-		}
-	}
-	return -1
 }
 
 func (s *session) cmdRSET(line, _ string) error {

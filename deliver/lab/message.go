@@ -21,7 +21,20 @@ type Message struct {
 	Client   netip.AddrPort
 	Session  int  // which connection of the server it came over, from 1
 	BDAT     bool // it came in chunks (RFC 3030)
+	Chunks   int  // in how many, the last one among them; 0 is by DATA
 	Received time.Time
+
+	// What the parameters of MAIL ask for.
+	RequireTLS bool // REQUIRETLS (RFC 8689)
+	Priority   int  // MT-PRIORITY, -9 to 9 (RFC 6710)
+	DeliverBy  DeliverBy
+}
+
+// DeliverBy is what the parameter BY of MAIL asks for (RFC 2852). The zero value is a message without one.
+type DeliverBy struct {
+	Within time.Duration // from the transaction on; negative where it is late already
+	Mode   byte          // 'R': return it then; 'N': notify the sender and go on; 0 where BY was not given
+	Trace  bool          // relays report
 }
 
 // A Recipient is a forward-path that was accepted.

@@ -19,8 +19,9 @@ const (
 // [Server.Behave]. The zero value offers DefaultCapabilities, no TLS and no AUTH. Of several Offers the first wins.
 type Offer struct {
 	// Capabilities are the lines of the reply to EHLO, without STARTTLS and AUTH, which the fields below add.
-	// Default: DefaultCapabilities; an empty slice that is not nil offers none. "SIZE 1000" is enforced, "CHUNKING"
-	// makes BDAT work, and parameters of MAIL and RCPT that belong to what is not offered get 555 5.5.4.
+	// Default: DefaultCapabilities; an empty slice that is not nil offers none. What they promise is kept: "SIZE 1000",
+	// "DELIVERBY 60" and "LIMITS RCPTMAX=10 MAILMAX=5" are enforced, "CHUNKING" makes BDAT work, "REQUIRETLS" is offered
+	// within TLS only, and parameters of MAIL and RCPT that belong to what is not offered get 555 5.5.4.
 	Capabilities []string
 
 	TLS         TLSMode

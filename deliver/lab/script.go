@@ -246,6 +246,7 @@ func (p *player) learn(line string) {
 	case "MAIL":
 		p.fresh()
 		p.msg.From, p.msg.Params, _ = parsePath(arg, "FROM:")
+		p.msg.readParams()
 	case "RCPT":
 		if path, params, err := parsePath(arg, "TO:"); err == nil {
 			p.msg.To = append(p.msg.To, Recipient{Address: path, Params: params})
@@ -279,6 +280,7 @@ func (p *player) chunk() error {
 		return fmt.Errorf("expected %d octets: %w", size, err)
 	}
 	p.msg.Body, p.msg.BDAT = append(p.msg.Body, chunk...), true
+	p.msg.Chunks++
 	if last {
 		p.arrived()
 	}

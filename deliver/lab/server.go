@@ -25,7 +25,7 @@ type Server struct {
 	base     []Behaviour
 
 	certs sync.Mutex // guards the map below
-	cert  map[CertKind]*tls.Certificate
+	tls   map[CertKind]*tls.Config
 
 	mu         sync.Mutex // guards the fields below
 	closed     bool
@@ -92,7 +92,7 @@ func (n *Internet) newServer(name string, port uint16, behaviours []Behaviour) *
 	return &Server{
 		net: n, name: strings.TrimSuffix(name, "."), port: port, base: behaviours,
 		conduct: newConduct(behaviours...),
-		cert:    make(map[CertKind]*tls.Certificate),
+		tls:     make(map[CertKind]*tls.Config),
 		open:    make(map[*session]struct{}),
 		changed: make(chan struct{}),
 		done:    make(chan struct{}),
@@ -303,21 +303,22 @@ func (s *Server) end(c *session) {
 	s.touch()
 }
 
-// tlsConfig makes the configuration that an Offer asks for.
+// tlsConfig gives the configuration that an Offer asks for. It is the same for all connections, so that a client can resume
+// the session of an earlier one (RFC 8446, section 2.2).
 func (s *Server) tlsConfig(o Offer) (*tls.Config, error) {
 	if o.TLSConfig != nil {
 		return o.TLSConfig, nil
 	}
 	s.certs.Lock()
 	defer s.certs.Unlock()
-	cert := s.cert[o.Certificate]
-	if cert == nil {
-		made, err := s.net.ca.Issue(o.Certificate, s.name)
-		if err != nil {
-			return nil, err
-		}
-		cert = &made
-		s.cert[o.Certificate] = cert
+	if cfg := s.tls[o.Certificate]; cfg != nil {
+		return cfg, nil
 	}
-	return &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}, nil
+	cert, err := s.net.ca.Issue(o.Certificate, s.name)
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	s.tls[o.Certificate] = cfg
+	return cfg, nil
 }

@@ -42,6 +42,7 @@ type session struct {
 	tls    *tls.ConnectionState
 	helo   string
 	user   string
+	mails  int // transactions begun
 	bad    int
 	closed bool // a greeting that refused: only QUIT is understood (RFC 5321, section 3.1)
 	tx     *transaction
@@ -106,8 +107,8 @@ func (s *session) next() error {
 	if s.closed && verb != "QUIT" {
 		return s.unknown("503 5.5.1 This server said no at the beginning")
 	}
-	if !s.caps.has("PIPELINING") && s.r.Buffered() > 0 && verb != "BDAT" {
-		return s.unknown("503 5.5.0 Pipelining is not offered")
+	if s.ahead() && (verb != "BDAT" || !s.caps.has("CHUNKING")) {
+		return s.unknown(notOffered)
 	}
 	run, known := commands[verb]
 	if !known {
@@ -116,6 +117,11 @@ func (s *session) next() error {
 	}
 	return run(s, line, strings.TrimSpace(arg))
 }
+
+const notOffered = "503 5.5.0 Pipelining is not offered"
+
+// ahead reports whether the client goes on without waiting, which it may not.
+func (s *session) ahead() bool { return !s.caps.has("PIPELINING") && s.r.Buffered() > 0 }
 
 // unknown says why a command is not understood, and hangs up where there are too many of them.
 func (s *session) unknown(reply string) error { return s.countBad(s.say(reply)) }
