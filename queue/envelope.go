@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/idna"
 
@@ -22,7 +24,22 @@ type Envelope struct {
 	EnvelopeID string      `json:"envid,omitempty"` // ENVID, decoded (RFC 3461, section 4.4)
 	Return     dsn.Return  `json:"ret,omitempty"`   // RET (RFC 3461, section 4.3)
 	UTF8       bool        `json:"utf8,omitempty"`  // SMTPUTF8 (RFC 6531)
+
+	// Binary is BODY=BINARYMIME (RFC 3030): lines mean nothing, and only a host with CHUNKING and BINARYMIME gets it.
+	Binary bool `json:"binary,omitempty"`
+	// RequireTLS is REQUIRETLS (RFC 8689): it goes only to hosts with verified TLS that promise the same. So do reports about it.
+	RequireTLS bool `json:"requiretls,omitempty"`
+	// Priority is MT-PRIORITY (RFC 6710), from -9 to 9: what is higher goes first, see [Queue]. Reports have that of their message.
+	Priority int `json:"priority,omitempty"`
+	// DeliverBy is BY (RFC 2852): when it is over, the message comes back, or its sender is told that it is late, once.
+	DeliverBy deliver.DeliverBy `json:"deliverby,omitzero"`
 }
+
+// MaxPriority is the highest priority; the lowest is -MaxPriority.
+const MaxPriority = 9
+
+// PriorityStep is what a level of priority is worth, as time that an entry has been due: see [Queue].
+const PriorityStep = time.Hour
 
 // A Recipient is one forward-path with what its sender asked to hear about it.
 type Recipient = deliver.Recipient
@@ -53,6 +70,9 @@ func (e *Envelope) Validate() error {
 		if err := CheckAddress(r.Address); err != nil {
 			return &EnvelopeError{"recipient", r.Address, err.Error()}
 		}
+	}
+	if e.Priority < -MaxPriority || e.Priority > MaxPriority {
+		return &EnvelopeError{"priority", strconv.Itoa(e.Priority), "write -9 to 9 (RFC 6710)"}
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/sortie-mail/sortie/deliver"
 )
 
 // An Inspector shows people what is in a queue and lets them intervene. The backends of this project implement it;
@@ -94,6 +96,10 @@ type Info struct {
 	Size     int64       `json:"size"`
 	Attempts int         `json:"attempts"`
 	Last     Attempt     `json:"last,omitzero"` // the newest attempt
+
+	RequireTLS bool              `json:"requiretls,omitempty"` // these three are of the [Envelope]
+	Priority   int               `json:"priority,omitempty"`
+	DeliverBy  deliver.DeliverBy `json:"deliverby,omitzero"`
 }
 
 // A Detail is everything about one message.

@@ -247,6 +247,7 @@ func (a *attempt) message(members []int) *deliver.Message {
 	l := a.lease
 	m := &deliver.Message{
 		ID: string(l.ID), From: l.Envelope.From, EnvelopeID: l.Envelope.EnvelopeID, Return: l.Envelope.Return, UTF8: l.Envelope.UTF8,
+		Binary: l.Envelope.Binary, RequireTLS: l.Envelope.RequireTLS, Priority: l.Envelope.Priority, DeliverBy: l.Envelope.DeliverBy,
 		Size: l.Size, Open: func() (io.ReadCloser, error) { return a.r.Queue.Open(a.ctx, l.ID) },
 		To: l.Envelope.To,
 	}

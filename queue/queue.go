@@ -18,6 +18,11 @@ type ID string
 //
 // The unit of work is an entry: one message × one lane, where a lane is a recipient domain. The body is stored
 // once a message. An entry that waits, hangs or is held never keeps an entry of another lane from being leased.
+//
+// Of the entries of a lane that are due, the one with the higher [Envelope.Priority] goes first, then the one that was due
+// first. Nothing waits for ever: a level of priority is worth a [PriorityStep] of having been due. Lanes in which something
+// above the normal priority is due have their turns before the others, and those in which all that is due is below it after
+// them; but of ten turns each of the three kinds has one.
 type Queue interface {
 	// Enqueue accepts a message. When it returns without an error, the message, its envelope and every
 	// directory entry that leads to them are durable (of a memory queue: kept until the process ends). When it
@@ -76,6 +81,7 @@ type Lease struct {
 	Attempts int             // made before this one
 	Warned   map[string]bool // recipients whose delay was reported
 	FailWhy  string          // a person asked that it fail now, and why; "" otherwise
+	Last     Attempt         // the newest of those before; zero where there was none
 }
 
 // A Settlement is what became of a leased entry.

@@ -5,11 +5,11 @@
 //
 // [Queue] implements [queue.Queue] and [queue.Inspector]; one process at a time has a spool open.
 //
-// # Layout, format 1
+// # Layout, format 2
 //
 // A spool is a folder:
 //
-//	format              "sortie disk queue, format 1", and the mark of this spool: 16 random hexadecimal digits
+//	format              "sortie disk queue, format 2", and the mark of this spool: 16 random hexadecimal digits
 //	lock                held by the process that has the spool open; says which
 //	log/0000000001.log  segments of one append-only log, in order
 //	large/ID            bodies of more than 128 KiB, a file each
@@ -18,7 +18,7 @@
 //
 // A segment is text but for the bodies, and can be read with less. It starts with a line
 //
-//	sortie-log 1 MARK LAST-ID
+//	sortie-log 2 MARK LAST-ID
 //
 // and holds records, each of a header line, one line of JSON, the body, and a line break:
 //
@@ -42,6 +42,9 @@
 // The oldest segment is removed when nothing in it is alive; when dead mail takes more room than
 // live mail, the live messages of the oldest segment are written anew at the log's end first. Segments go in order only, each
 // durably before the next, so that a settlement is never forgotten before the message that it settles.
+//
+// A spool of format 1, whose envelopes know no BINARYMIME, REQUIRETLS, MT-PRIORITY and DELIVERBY, is used as it is, and is one of
+// format 2 from its opening on.
 //
 // Repair is automatic at Open: a region whose checksum is wrong, or that the disk cannot read, is copied to damaged/, logged with
 // what it held, and passed over; everything after it is used. A log that belongs to another spool, and a newer format, are

@@ -103,7 +103,7 @@ func (q *Queue) makeFolders() error {
 
 // load reads the spool into memory and begins a new segment: older ones are never written again.
 func (q *Queue) load() error {
-	mark, err := readFormat(q.disk, q.dir)
+	version, mark, err := readFormat(q.disk, q.dir)
 	if err != nil {
 		return err
 	}
@@ -115,6 +115,11 @@ func (q *Queue) load() error {
 	damaged, err := q.replay()
 	if err != nil {
 		return err
+	}
+	if version < formatVersion {
+		if err := saveFormat(q.disk, q.dir, mark); err != nil {
+			return err
+		}
 	}
 	number := uint64(1)
 	if n := len(q.segments); n > 0 {
@@ -195,7 +200,7 @@ func (q *Queue) store(m mailMeta, data []byte) error {
 		}
 	}
 	q.checkClock()
-	m.Accepted = onClock(m.Accepted, time.Now())
+	m.OnClock(time.Now())
 	rec, err := newRecord(typeMail, m, data)
 	if err != nil {
 		return err

@@ -13,29 +13,38 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// formatVersion is the version of the layout that the package comment describes.
-const formatVersion = 1
+// formatVersion is the version of the layout that the package comment describes. Format 1 is the same without what envelopes
+// ask for since: a version that knows no other would send the mail without it, and shall not open a spool that may hold such.
+const formatVersion = 2
 
 // readFormat reads the spool's format and mark, and writes them where the spool is new.
-func readFormat(s storage, dir string) (mark string, err error) {
+func readFormat(s storage, dir string) (version int, mark string, err error) {
 	path := filepath.Join(dir, "format")
 	text, err := readWhole(s, path, 1000)
 	if errors.Is(err, fs.ErrNotExist) {
-		return writeFormat(s, dir, path)
+		mark, err := writeFormat(s, dir, path)
+		return formatVersion, mark, err
 	}
 	if err != nil {
-		return "", fmt.Errorf("disk: %w", err)
+		return 0, "", fmt.Errorf("disk: %w", err)
 	}
-	var version int
 	_, err = fmt.Sscanf(string(text), "sortie disk queue, format %d\n%s\n", &version, &mark)
 	switch {
 	case version > formatVersion:
-		return "", newerError(dir, version)
-	case err != nil || version != formatVersion || !isMark(mark):
-		return "", fmt.Errorf("disk: %s is not what Sortie wrote there: restore it from a backup, or from the first line of a file in %s",
+		return 0, "", newerError(dir, version)
+	case err != nil || version < 1 || !isMark(mark):
+		return 0, "", fmt.Errorf("disk: %s is not what Sortie wrote there: restore it from a backup, or from the first line of a file in %s",
 			path, filepath.Join(dir, "log"))
 	}
-	return mark, nil
+	return version, mark, nil
+}
+
+// saveFormat writes the format file, of a new spool or over that of an older format.
+func saveFormat(s storage, dir, mark string) error {
+	if err := writeDurable(s, filepath.Join(dir, "format"), fmt.Appendf(nil, "sortie disk queue, format %d\n%s\n", formatVersion, mark)); err != nil {
+		return fmt.Errorf("disk: the spool %s cannot be written: %w", dir, full(err))
+	}
+	return nil
 }
 
 func isMark(s string) bool {
@@ -57,14 +66,10 @@ func writeFormat(s storage, dir, path string) (mark string, err error) {
 	var random [8]byte
 	rand.Read(random[:])
 	mark = hex.EncodeToString(random[:])
-	err = s.syncDir(filepath.Dir(dir)) // also where an earlier life made the folder and ended
-	if err == nil {
-		err = writeDurable(s, path, fmt.Appendf(nil, "sortie disk queue, format %d\n%s\n", formatVersion, mark))
-	}
-	if err != nil {
+	if err = s.syncDir(filepath.Dir(dir)); err != nil { // also where an earlier life made the folder and ended
 		return "", fmt.Errorf("disk: the spool %s cannot be written: %w", dir, full(err))
 	}
-	return mark, nil
+	return mark, saveFormat(s, dir, mark)
 }
 
 // A LockedError tells that another process has the spool open.

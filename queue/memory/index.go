@@ -28,7 +28,7 @@ type Index struct {
 	lanes    map[string]*lane
 	pauses   pauses
 	timers   laneHeap
-	ring     []*lane // ready lanes; the next one to serve is ring[0]
+	rings    rings
 	leases   map[uint64]*entry
 	ends     leaseHeap
 	token    uint64
@@ -136,6 +136,7 @@ func (x *Index) park(e *entry) {
 	if e.pos == 0 {
 		x.place(e.lane)
 	}
+	x.promote(e.lane, e)
 }
 
 // unpark takes an entry out of the waiting of its lane.
@@ -153,7 +154,7 @@ func (x *Index) place(l *lane) {
 	if l.place == inRing || l.place == isFull {
 		return
 	}
-	if len(l.waiting) == 0 {
+	if len(l.levels) == 0 {
 		if l.place == inTimers {
 			heap.Remove(&x.timers, l.pos)
 			l.place = nowhere
@@ -262,7 +263,7 @@ func (x *Index) Shift(d time.Duration) {
 // Rebase expresses every time by the clock as it stands at now, and gives it now's monotonic reading: from then on
 // waits and ages go by the monotonic clock, and a jump of the wall clock changes neither.
 func (x *Index) Rebase(now time.Time) {
-	x.times(func(t time.Time) time.Time { return now.Add(t.Sub(now)) })
+	x.times(onClock(now))
 }
 
 // times changes all times alike, which leaves their order as it is.
@@ -270,7 +271,7 @@ func (x *Index) times(change func(time.Time) time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, m := range x.messages {
-		m.Accepted = change(m.Accepted)
+		m.times(change)
 		for _, e := range m.entries {
 			e.Due = change(e.Due)
 		}
@@ -292,8 +293,8 @@ func (x *Index) Clamp(now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, m := range x.messages {
-		if m.Accepted.After(now) {
-			m.Accepted = now
+		if back := m.Accepted.Sub(now); back > 0 {
+			m.times(func(t time.Time) time.Time { return t.Add(-back) })
 		}
 		for _, e := range m.entries {
 			if latest := now.Add(e.Wait); e.Due.After(latest) {

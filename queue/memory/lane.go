@@ -7,18 +7,20 @@ import (
 )
 
 // A lane holds the entries of one destination. At any time it stands in exactly one place: in the heap of lanes
-// that wait for a time, in the ring of lanes that are ready, aside because it is full, or nowhere because nothing in it waits.
+// that wait for a time, in one of the rings of lanes that are ready, aside because it is full, or nowhere because nothing in it waits.
 type lane struct {
 	name    string
-	waiting entryHeap
-	entries int    // of the lane in all
-	first   *entry // of them; each leads to the next, so that a change of one lane does not look through all others
+	levels  []level // the waiting entries; none is empty
+	entries int     // of the lane in all
+	first   *entry  // of them; each leads to the next, so that a change of one lane does not look through all others
 	leased  int
 	reach   map[*entry]struct{} // the waiting entries that are Unreached; nil until there is one
 	paused  time.Time           // nothing is leased before; the zero time is no pause
 	place   place
 	pos     int       // in the heap of waiting lanes
 	wake    time.Time // its key there
+	in      tier      // of the ring in which it is
+	slot    uint64    // its place there
 }
 
 type place uint8
@@ -63,7 +65,12 @@ func (l *lane) leave(e *entry) {
 
 // next is when the lane has something to lease.
 func (l *lane) next() time.Time {
-	due := l.waiting[0].Due
+	due := l.levels[0].waiting[0].Due
+	for i := range l.levels[1:] {
+		if other := l.levels[i+1].waiting[0].Due; other.Before(due) {
+			due = other
+		}
+	}
 	if l.paused.After(due) {
 		return l.paused
 	}
@@ -72,7 +79,7 @@ func (l *lane) next() time.Time {
 
 // wait adds an entry to the waiting ones.
 func (l *lane) wait(e *entry) {
-	heap.Push(&l.waiting, e)
+	l.push(e)
 	if e.Unreached {
 		if l.reach == nil {
 			l.reach = map[*entry]struct{}{}
@@ -83,7 +90,7 @@ func (l *lane) wait(e *entry) {
 
 // take takes an entry out of the waiting ones.
 func (l *lane) take(e *entry) {
-	heap.Remove(&l.waiting, e.pos)
+	l.pull(e)
 	delete(l.reach, e)
 }
 
@@ -95,7 +102,7 @@ func (l *lane) reached(now time.Time) {
 		e.Unreached = false
 		if e.Due.After(now) {
 			e.Due, e.Wait = now, 0
-			heap.Fix(&l.waiting, e.pos)
+			heap.Fix(&l.level(e.priority()).waiting, e.pos)
 		}
 	}
 	clear(l.reach)

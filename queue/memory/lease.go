@@ -13,11 +13,11 @@ func (x *Index) Lease(now time.Time, req queue.LeaseRequest) (leases []queue.Lea
 	defer x.mu.Unlock()
 	x.wake(now)
 	x.pauses.now = now
-	for len(leases) < req.Max && len(x.ring) > 0 {
-		l := x.ring[0]
-		x.ring[0] = nil
-		x.ring = x.ring[1:]
-		l.place = nowhere
+	for len(leases) < req.Max {
+		l := x.rings.next()
+		if l == nil {
+			break
+		}
 		if e := x.serve(l, now, req.Room); e != nil {
 			leases = append(leases, x.lease(e, now.Add(max(req.For, time.Second))))
 		}
@@ -42,18 +42,17 @@ func (x *Index) beginLapse(now time.Time) []Key {
 	return keys
 }
 
-// wake moves the lanes whose time has come to the end of the ring.
+// wake moves the lanes whose time has come to the rings.
 func (x *Index) wake(now time.Time) {
 	for len(x.timers) > 0 && !x.timers[0].wake.After(now) {
 		l := heap.Pop(&x.timers).(*lane)
-		l.place = inRing
-		x.ring = append(x.ring, l)
+		x.ready(l, now)
 	}
 }
 
 // serve takes one entry from a lane whose turn it is, and puts the lane where it belongs next.
 func (x *Index) serve(l *lane, now time.Time, room func(string, int) int) *entry {
-	if len(l.waiting) == 0 || l.next().After(now) {
+	if len(l.levels) == 0 || l.next().After(now) {
 		x.place(l)
 		return nil
 	}
@@ -66,11 +65,10 @@ func (x *Index) serve(l *lane, now time.Time, room func(string, int) int) *entry
 		}
 		return nil
 	}
-	e := l.waiting[0]
+	e := l.best(now)
 	l.take(e)
-	if len(l.waiting) > 0 && !l.next().After(now) {
-		l.place = inRing
-		x.ring = append(x.ring, l)
+	if len(l.levels) > 0 && !l.next().After(now) {
+		x.ready(l, now)
 	} else {
 		x.place(l)
 	}
@@ -89,6 +87,9 @@ func (x *Index) lease(e *entry, until time.Time) queue.Lease {
 		Envelope: m.Envelope, Attempts: e.Attempts, FailWhy: e.Fail,
 	}
 	l.Envelope.To = e.To
+	if n := len(e.History); n > 0 {
+		l.Last = e.History[n-1]
+	}
 	if len(e.Warned) > 0 {
 		l.Warned = make(map[string]bool, len(e.Warned))
 		for _, address := range e.Warned {
@@ -100,7 +101,7 @@ func (x *Index) lease(e *entry, until time.Time) queue.Lease {
 
 // next is when Lease may have more: when a lane wakes or a lease ends, or at once when lanes are ready.
 func (x *Index) next(now time.Time) time.Time {
-	if len(x.ring) > 0 {
+	if !x.rings.empty() {
 		return now
 	}
 	var t time.Time

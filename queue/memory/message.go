@@ -20,6 +20,22 @@ type Message struct {
 	Body any `json:"-"` // where the backend keeps the bytes
 }
 
+// OnClock expresses the message's own times by the clock as it stands at now, and gives them now's monotonic reading: see
+// [Index.Rebase].
+func (m *Message) OnClock(now time.Time) { m.times(onClock(now)) }
+
+func onClock(now time.Time) func(time.Time) time.Time {
+	return func(t time.Time) time.Time { return now.Add(t.Sub(now)) }
+}
+
+// times changes the message's own times.
+func (m *Message) times(change func(time.Time) time.Time) {
+	m.Accepted = change(m.Accepted)
+	if by := &m.Envelope.DeliverBy; !by.Time.IsZero() {
+		by.Time = change(by.Time)
+	}
+}
+
 // An Entry is the state of one entry of a [Message].
 type Entry struct {
 	Lane     string            `json:"lane"`
@@ -84,6 +100,7 @@ func (e *entry) info() queue.Info {
 	i := queue.Info{
 		ID: e.msg.ID, Lane: e.Lane, State: e.state(), Why: e.Why, From: e.msg.Envelope.From, To: e.To,
 		Accepted: e.msg.Accepted, Due: e.Due, Size: e.msg.Size, Attempts: e.Attempts,
+		RequireTLS: e.msg.Envelope.RequireTLS, Priority: e.msg.Envelope.Priority, DeliverBy: e.msg.Envelope.DeliverBy,
 	}
 	if e.Fail != "" {
 		i.Why = e.Fail

@@ -99,7 +99,9 @@ func (o *over) Read(p []byte) (int, error) {
 }
 
 func (q *Queue) message(env queue.Envelope, data []byte, in *queue.Intake, now time.Time) Message {
-	return Message{ID: q.ids.New(now), Envelope: env, Accepted: now, Size: in.Size, Hops: in.Hops, Body: data}
+	m := Message{ID: q.ids.New(now), Envelope: env, Accepted: now, Size: in.Size, Hops: in.Hops, Body: data}
+	m.OnClock(now)
+	return m
 }
 
 // Lease implements [queue.Queue].

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/queue"
 )
@@ -29,12 +30,75 @@ func (s *suite) asEnqueued() {
 		assert.Equal(s, id, l.ID)
 		assert.Equal(s, "a.test", l.Lane)
 		assert.Equal(s, env, l.Envelope)
+		assert.Zero(s, l.Last)
 		assert.EqualValues(s, len(body), l.Size)
 		assert.Zero(s, l.Attempts)
 		equalTime(s, time.Now(), l.Accepted, "accepted")
 		assert.True(s, body == s.read(id), "the body is not what was enqueued")
 		s.done(l)
 	}
+}
+
+// asking asks for everything that an envelope can ask for.
+func asking(to ...string) queue.Envelope {
+	return queue.Envelope{
+		From: "me@src.test", To: queue.To(to...), EnvelopeID: "env<2>", Return: dsn.ReturnFull, UTF8: true,
+		Binary: true, RequireTLS: true, Priority: -3, DeliverBy: deliver.DeliverBy{Time: time.Now().Add(time.Hour), Notify: true, Trace: true},
+	}
+}
+
+// std: C19
+func (s *suite) asked() {
+	env := asking("1@a.test")
+	id, err := s.q.Enqueue(s.ctx, env, strings.NewReader(text))
+	require.NoError(s, err)
+	s.asksFor(env, id)
+	l := s.leaseOne()
+	s.asks(env, l.Envelope)
+	a := attempt(1)
+	a.Results = []queue.AttemptResult{{Recipient: "1@a.test", Status: "4.4.2", Stage: deliver.StageDot, PossiblyDelivered: true}}
+	reply := queue.Submission{Envelope: env, Body: report.Body}
+	s.settle(l, queue.Settlement{Attempt: a, Reports: []queue.Submission{reply}})
+	leases := s.lease(2)
+	require.Len(s, leases, 2)
+	for _, l := range leases {
+		s.asks(env, l.Envelope)
+	}
+	assert.True(s, leases[0].Last.Results == nil || leases[0].Last.Results[0].PossiblyDelivered)
+}
+
+// asksFor looks whether people see what the envelope of a message asks for.
+func (s *suite) asksFor(env queue.Envelope, id queue.ID) {
+	s.Helper()
+	d, err := s.q.Show(s.ctx, id)
+	require.NoError(s, err)
+	s.asks(env, d.Envelope)
+	found, _, err := s.q.List(s.ctx, queue.Filter{ID: id}, "", 1)
+	require.NoError(s, err)
+	require.Len(s, found, 1)
+	assert.Equal(s, env.RequireTLS, found[0].RequireTLS)
+	assert.Equal(s, env.Priority, found[0].Priority)
+	assert.True(s, env.DeliverBy.Time.Equal(found[0].DeliverBy.Time))
+}
+
+// asks compares envelopes, of which one may have been written down meanwhile.
+func (s *suite) asks(want, got queue.Envelope) {
+	s.Helper()
+	assert.True(s, want.DeliverBy.Time.Equal(got.DeliverBy.Time), "to be delivered by %v, not %v", got.DeliverBy.Time, want.DeliverBy.Time)
+	got.DeliverBy.Time = want.DeliverBy.Time
+	assert.Equal(s, want, got)
+}
+
+func (s *suite) askedSurvives() {
+	env := asking("1@a.test")
+	id, err := s.q.Enqueue(s.ctx, env, strings.NewReader(text))
+	require.NoError(s, err)
+	s.reopen()
+	s.asksFor(env, id)
+	l := s.leaseOne()
+	s.settle(l, queue.Settlement{Done: addresses(l), Reports: []queue.Submission{{Envelope: env, Body: report.Body}}})
+	s.reopen()
+	s.asks(env, s.leaseOne().Envelope)
 }
 
 func (s *suite) lanes() {
@@ -71,6 +135,8 @@ func (s *suite) refused() {
 		{From: "me@src.test", To: queue.To("x@a..test")},
 		{From: "me@src.test", To: queue.To("x@a.test\r\nRCPT TO:<y@b.test>")},
 		{From: "not an address", To: queue.To("ok@a.test")},
+		{From: "me@src.test", To: queue.To("ok@a.test"), Priority: 10},
+		{From: "me@src.test", To: queue.To("ok@a.test"), Priority: -10},
 		{From: "me@src.test", To: make([]queue.Recipient, queue.MaxRecipients+1)},
 	} {
 		_, err := s.q.Enqueue(s.ctx, env, strings.NewReader(text))

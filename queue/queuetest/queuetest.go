@@ -65,6 +65,7 @@ var tests = []struct {
 	reopen bool
 }{
 	{"a message is leased as it was enqueued", (*suite).asEnqueued, false},
+	{"what an envelope asks for is kept", (*suite).asked, false},
 	{"a message has an entry a lane", (*suite).lanes, false},
 	{"ids sort by age", (*suite).ids, false},
 	{"what cannot be delivered is refused", (*suite).refused, false},
@@ -73,6 +74,9 @@ var tests = []struct {
 	{"received fields are counted", (*suite).hops, false},
 	{"a leased entry is leased once", (*suite).leasedOnce, false},
 	{"lanes are served in turn", (*suite).turns, false},
+	{"in a lane higher priority goes first", (*suite).priority, false},
+	{"priority does not starve a lane's others", (*suite).priorityAges, false},
+	{"lanes with higher priority go first", (*suite).priorityOfLanes, false},
 	{"a full lane delays no other", (*suite).room, false},
 	{"a full lane is asked again", (*suite).roomAgain, false},
 	{"a waiting lane delays no other", (*suite).waitingLane, false},
@@ -108,6 +112,7 @@ var tests = []struct {
 	{"close waits for calls under way", (*suite).closeUnderWay, false},
 	{"a cancelled context changes nothing", (*suite).cancelled, false},
 	{"many workers settle each entry once", (*suite).workers, false},
+	{"what an envelope asks for survives", (*suite).askedSurvives, true},
 	{"mail survives", (*suite).survives, true},
 	{"a lease does not survive", (*suite).leaseDoesNotSurvive, true},
 	{"state survives", (*suite).stateSurvives, true},
