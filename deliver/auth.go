@@ -1,7 +1,9 @@
 package deliver
 
 import (
+	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -14,29 +16,83 @@ import (
 // maxAuthRounds is how many challenges a login may have. LOGIN has two.
 const maxAuthRounds = 8
 
+// A login is how a session will log in.
+type login struct {
+	client  sasl.Client
+	secrets []string // forms in which credentials are sent and might come back: never shown in transcript, log or error
+	next    *login   // what else the host offers and the credentials fit
+}
+
+// after is how to go on after a refusal: nil where it is the host's last word. A 535 always is, since accounts are locked
+// after a few tries; only a host that does not know the mechanism it offered is asked for another one.
+func (l *login) after(refusal dsn.Reply) *login {
+	if refusal.Code == 504 { // RFC 4954, section 6
+		return l.next
+	}
+	return nil
+}
+
+// proven is nil where a 235 may be believed: the mechanism has the host prove nothing, or it has proven it.
+func (l *login) proven() error {
+	if c, ok := l.client.(interface{ proven() error }); ok {
+		return c.proven()
+	}
+	return nil
+}
+
+// said is what the host said about a refusal before its reply, in a challenge; "" is nothing.
+func (l *login) said() string {
+	if c, ok := l.client.(interface{ said() string }); ok {
+		return c.said()
+	}
+	return ""
+}
+
 // login logs in where the hop has a user (RFC 4954). A refusal is the route's trouble: the recipient has no part in it,
 // and other hosts are not asked with the same password, since some lock an account after a few tries.
 func (d *Deliverer) login(s *session, hop *route.Hop) *Error {
+	l, e := d.newLogin(s.ctx, s, hop)
+	for ; l != nil; l = l.next {
+		s.secrets = l.secrets
+		reply, err := d.authenticate(s, l.client)
+		if err == nil && reply.Code == 235 {
+			err = l.proven()
+		}
+		switch {
+		case err != nil:
+			return s.lost(StageAuth, err)
+		case reply.Code == 235:
+			return nil
+		case l.after(reply) == nil:
+			return refusedLogin(l, reply)
+		}
+	}
+	return e
+}
+
+// refusedLogin is the error of a login that the host did not take.
+func refusedLogin(l *login, reply dsn.Reply) *Error {
+	e := hostErr(StageAuth, reply)
+	if said := l.said(); said != "" && e.Err == nil {
+		e.Err = errors.New(said)
+	}
+	if reply.Permanent() {
+		e.trouble().ends = true
+	}
+	return e
+}
+
+// newLogin chooses a mechanism that the host offers and the hop's credentials fit. It is nil where the hop has no user and
+// none is needed.
+func (d *Deliverer) newLogin(_ context.Context, s *session, hop *route.Hop) (*login, *Error) {
 	if hop.User == "" {
-		return nil
+		return nil, nil
 	}
 	client, e := mechanism(s, hop)
 	if e != nil {
-		return e.trouble()
+		return nil, e.trouble()
 	}
-	s.secrets = secrets(hop)
-	reply, err := d.authenticate(s, client)
-	switch {
-	case err != nil:
-		return s.lost(StageAuth, err)
-	case reply.Code == 235:
-		return nil
-	case !reply.Permanent():
-		return hostErr(StageAuth, reply)
-	}
-	e = hostErr(StageAuth, reply).trouble()
-	e.ends = true
-	return e
+	return &login{client: client, secrets: secrets(hop)}, nil
 }
 
 // mechanism chooses how to log in. PLAIN and LOGIN show the password to whoever listens, so they need TLS, a unix socket,
