@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -67,12 +68,11 @@ func (d *Deliverer) usable(ctx context.Context, hop *route.Hop, t *target) ([]ne
 				"the host %s has only addresses that lead nowhere on the internet (%s)", t.host, t.addrs[0])
 		}
 	}
-	if hop.Source.IsValid() {
-		other := func(a netip.Addr) bool { return a.Unmap().Is4() != hop.Source.Unmap().Is4() }
+	if source := cmp.Or(hop.Source, hop.Source6); source.IsValid() {
+		other := func(a netip.Addr) bool { _, ok := hop.SourceFor(a); return !ok }
 		if addrs = slices.DeleteFunc(slices.Clone(addrs), other); len(addrs) == 0 {
-			return nil, tempErr(StageRoute, "4.4.4",
-				"the host %s has no address that source=%s can connect to: leave the option out, or write an address of the other family",
-				t.host, hop.Source).trouble()
+			return nil, tempErr(StageRoute, "4.4.4", "the host %s has no address that source=%s can connect to: "+
+				"leave the option out, or write an address of the other family too", t.host, source).trouble()
 		}
 	}
 	return interleave(addrs), nil

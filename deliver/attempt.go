@@ -13,10 +13,13 @@ import (
 type attempt struct {
 	d       *Deliverer
 	hop     *route.Hop
+	mode    route.TLSMode // what is asked of TLS
 	m       *Message
 	pending []*Outcome // neither taken nor refused for good
 	budget  int        // addresses that may still be tried
 	clear   []place    // where opportunistic TLS failed: tried again in the clear when no host is left
+	absent  []absentee // what did not answer a moment ago: tried last
+	asking  []way      // addresses of which other attempts wait to hear from this one whether they are back
 	over    bool       // no other host would do better
 }
 
@@ -26,21 +29,26 @@ type place struct {
 	addr   netip.Addr // the zero Addr for a unix socket
 }
 
+// addrPort is the zero AddrPort for a unix socket.
+func (p place) addrPort() netip.AddrPort {
+	if !p.addr.IsValid() {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(p.addr, p.target.port)
+}
+
 // attempt tries the targets that find gives for the pending outcomes.
 func (d *Deliverer) attempt(ctx context.Context, hop *route.Hop, m *Message, pending []*Outcome, find func() ([]target, *Error)) {
-	a := &attempt{d: d, hop: hop, m: m, pending: pending, budget: d.set.limits.Addresses}
+	a := &attempt{d: d, hop: hop, mode: hop.Mode(), m: m, pending: pending, budget: d.set.limits.Addresses}
 	targets, e := find()
 	if e != nil {
 		a.fail(e)
 		return
 	}
 	a.hosts(ctx, targets)
-	var said *target // the last one that answered in the clear: its other addresses are the same host
-	for _, p := range a.clear {
-		if !a.done(ctx) && p.target != said && a.address(ctx, p, true) {
-			said = p.target
-		}
-	}
+	a.again(ctx)
+	a.last(ctx)
+	a.again(ctx)
 	if ctx.Err() != nil {
 		a.cutShort(ctx)
 	}
@@ -100,65 +108,130 @@ func (a *attempt) hosts(ctx context.Context, targets []target) {
 // host tries the addresses of one host, and leaves two tries for each of the others. It reports whether DNS says for good
 // that there are none.
 func (a *attempt) host(ctx context.Context, t *target, others int) (hopeless bool) {
-	if t.unix != "" {
-		a.address(ctx, place{target: t}, false)
-		return false
-	}
-	addrs, e := a.d.usable(ctx, a.hop, t)
+	places, e := a.places(ctx, t)
 	if e != nil {
 		hopeless = !e.Temporary
 		e.Host = t.host
 		a.fail(e.soften())
 		return hopeless
 	}
-	share := max(1, a.budget-2*others)
-	for _, addr := range addrs[:min(len(addrs), share, a.budget)] {
-		if a.done(ctx) {
-			break
-		}
-		a.budget--
-		if a.address(ctx, place{t, addr}, false) {
-			break // it said what it thinks; its other addresses are the same host
+	defer a.release()
+	n := min(max(1, a.budget-2*others), a.budget)
+	present, absent := a.attend(places)
+	present = present[:min(len(present), n)]
+	absent = absent[:min(len(absent), n-len(present))]
+	a.budget -= len(absent)
+	a.absent = append(a.absent, absent...)
+	if len(present) > 0 {
+		a.pass()
+		tried, answered := a.approach(ctx, present, false)
+		a.budget -= tried
+		if answered {
+			a.forget(t)
 		}
 	}
 	return false
 }
 
-// address tries one address for everything that is pending. It reports whether the host answered what it was asked.
-func (a *attempt) address(ctx context.Context, p place, plain bool) (answered bool) {
-	k := newKey(a.hop, p, plain)
-	addr := netip.AddrPort{}
-	if p.addr.IsValid() {
-		addr = netip.AddrPortFrom(p.addr, p.target.port)
+// forget drops what was passed over of a host that has answered: its other addresses are the same host.
+func (a *attempt) forget(t *target) {
+	a.absent = slices.DeleteFunc(a.absent, func(at absentee) bool { return at.target == t })
+}
+
+// places gives what may be tried of a target, families interleaved.
+func (a *attempt) places(ctx context.Context, t *target) ([]place, *Error) {
+	if t.unix != "" {
+		return []place{{target: t}}, nil
 	}
-	defer a.settle()
-	fresh := false
-	for rest := a.pending; len(rest) > 0; {
-		s, e := a.session(ctx, k, addr, fresh)
-		if e != nil {
-			a.refused(rest, e, p, plain)
-			return false
+	addrs, e := a.d.usable(ctx, a.hop, t)
+	places := make([]place, len(addrs))
+	for i, addr := range addrs {
+		places[i] = place{t, addr}
+	}
+	return places, e
+}
+
+// again tries the hosts with which TLS failed in the clear.
+func (a *attempt) again(ctx context.Context) {
+	var said *target // the last one that answered: its other addresses are the same host
+	list := a.clear
+	a.clear = nil
+	for _, p := range list {
+		if a.done(ctx) || p.target == said {
+			continue
 		}
-		rest, e = a.serve(s, rest)
-		a.d.release(s)
-		fresh = e != nil && e.stale // a connection that died idle costs no try
-		if e != nil && !e.stale {
-			a.over = a.over || e.ends
-			return !e.Reply.IsZero() || !e.Temporary
+		a.pass()
+		if _, answered := a.approach(ctx, []place{p}, true); answered {
+			said = p.target
+			a.forget(said)
 		}
 	}
-	return true
+}
+
+// An approach is one host being tried: address after address until it has answered what it was asked.
+type approach struct {
+	*attempt
+	left  []place    // not tried, best first
+	at    place      // where the session is
+	rest  []*Outcome // of pending: not decided by the host
+	plain bool       // without TLS
+	fresh bool       // a kept session was found dead: no other one is used
+}
+
+// approach tries the addresses of one host for everything that is pending. It tells how many it tried, and whether the
+// host answered what it was asked.
+func (a *attempt) approach(ctx context.Context, places []place, plain bool) (tried int, answered bool) {
+	h := &approach{attempt: a, left: places, rest: a.pending, plain: plain}
+	for len(h.rest) > 0 && len(h.left) > 0 && !answered && !a.done(ctx) {
+		if s := h.session(ctx); s != nil {
+			answered = h.use(s)
+		} else {
+			h.retry()
+		}
+	}
+	a.settle()
+	return len(places) - len(h.left), answered
+}
+
+// retry leaves what the host has not decided for good to its next address.
+func (h *approach) retry() {
+	h.settle()
+	h.rest = h.pending
+}
+
+// use hands the message over on a session. It reports whether the host answered what it was asked.
+func (h *approach) use(s *session) (answered bool) {
+	rest, e := h.serve(s, h.rest)
+	h.rest = rest
+	h.d.release(s)
+	switch {
+	case e == nil:
+		if len(rest) == 0 {
+			return true
+		}
+		h.left = append([]place{h.at}, h.left...) // the session has served enough
+	case e.stale: // a connection that died idle costs no try
+		h.fresh = true
+		h.left = append([]place{h.at}, h.left...)
+	case !e.Reply.IsZero() || !e.Temporary:
+		h.over = h.over || e.ends
+		return true
+	default:
+		h.over = h.over || e.ends
+		h.retry()
+	}
+	return false
 }
 
 // refused notes that no session came about. Where opportunistic TLS failed the host has another chance in the clear, but
 // no password goes there.
-func (a *attempt) refused(rest []*Outcome, e *Error, p place, plain bool) {
-	opportunistic := a.hop.Mode() == route.TLSOpportunistic && a.hop.User == ""
-	if e.Stage == StageTLS && opportunistic && !plain {
-		a.clear = append(a.clear, p)
+func (h *approach) refused(e *Error, p place) {
+	opportunistic := h.mode == route.TLSOpportunistic && h.hop.User == ""
+	if e.Stage == StageTLS && opportunistic && !h.plain {
+		h.clear = append(h.clear, p)
 	}
-	a.over = a.over || e.ends
-	failAll(rest, e)
+	h.over = h.over || e.ends
+	failAll(h.rest, e)
 }
 
 // serve runs transactions for recipients on a session, and returns those that it did not come to: because the session has

@@ -59,9 +59,10 @@ type Deliverer struct {
 	Trace      *Trace        // nil is no trace
 	Transcript Transcript    // nil is no transcript
 
-	once sync.Once
-	set  settings
-	pool pool
+	once   sync.Once
+	set    settings
+	pool   pool
+	absent absences
 }
 
 // Deliver makes one attempt for a message by a route, and returns an outcome for each recipient, in their order. The hops

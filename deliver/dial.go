@@ -4,7 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"strconv"
+	"slices"
 	"time"
 
 	"github.com/sortie-mail/sortie/route"
@@ -12,80 +12,164 @@ import (
 
 // key tells which sessions may serve a hop at an address.
 type key struct {
-	network, address, host string
-	plain                  bool // opportunistic TLS is left out
-	protocol               route.Protocol
-	mode                   route.TLSMode
-	user, password         string
-	source                 netip.Addr
-	helo                   string
+	to             netip.AddrPort // the zero AddrPort for a unix socket
+	host           string         // or the path of the socket
+	plain          bool           // opportunistic TLS is left out
+	protocol       route.Protocol
+	mode           route.TLSMode
+	user, password string
+	source         netip.Addr
+	helo           string
+	proxy          via
 }
 
-func newKey(hop *route.Hop, p place, plain bool) key {
+// via is a proxy by what it is, and not by where its password came from.
+type via struct{ address, user, password string }
+
+func newKey(hop *route.Hop, mode route.TLSMode, p place, plain bool) key {
 	k := key{
-		network: "unix", address: p.target.unix, host: p.target.host, plain: plain,
-		protocol: route.SMTP, mode: hop.Mode(), user: hop.User, password: hop.Secret.Value(), source: hop.Source, helo: hop.HELO,
+		to: p.addrPort(), host: p.target.host, plain: plain,
+		protocol: route.SMTP, mode: mode, user: hop.User, password: hop.Secret.Value(), helo: hop.HELOFor(p.addr),
 	}
-	if p.target.unix == "" {
-		k.network, k.address = "tcp", net.JoinHostPort(p.addr.String(), strconv.Itoa(int(p.target.port)))
-	}
+	k.source, _ = hop.SourceFor(p.addr)
 	if hop.Kind == route.Smarthost {
 		k.protocol = hop.Protocol
+	}
+	if !hop.Proxy.IsZero() {
+		k.proxy = via{hop.Proxy.Address(), hop.Proxy.User, hop.Proxy.Secret.Value()}
 	}
 	return k
 }
 
-// session gives a session to a host: one that was kept, unless fresh asks for a new one.
-func (a *attempt) session(ctx context.Context, k key, addr netip.AddrPort, fresh bool) (*session, *Error) {
-	d := a.d
-	if !fresh {
-		if s := d.pool.take(k); s != nil {
-			s.attach(ctx, a.m.ID)
-			s.notef("connection used again")
-			if d.set.trace.Connect != nil {
-				d.set.trace.Connect(k.host, addr, true, nil)
-			}
-			return s, nil
-		}
+func (k key) way() way { return way{k.to, k.source, k.proxy.address} }
+
+// network and address are where to dial.
+func (k key) network() (network, address string) {
+	if !k.to.IsValid() {
+		return "unix", k.host
 	}
-	nc, err := d.dial(ctx, k)
-	if d.set.trace.Connect != nil {
-		d.set.trace.Connect(k.host, addr, false, err)
-	}
-	if err != nil {
-		return nil, a.noConnection(ctx, k, addr, err)
-	}
-	s := &session{conn: newConn(nc, k.host, addr, d.Transcript), key: k, born: time.Now()}
-	s.attach(ctx, a.m.ID)
-	s.notef("connected to %s", k.address)
-	if e := d.greet(s, a.hop); e != nil {
-		s.broken = e.Reply.IsZero() || e.Reply.Code == 421
-		d.dismiss(s)
-		return nil, s.at(e)
-	}
-	return s, nil
+	return "tcp", k.to.String()
 }
 
-func (a *attempt) noConnection(ctx context.Context, k key, addr netip.AddrPort, err error) *Error {
+// session gives a session to one of the addresses that are left: one that was kept, or else the first that connects. It
+// gives nil where none came about, with the outcomes told why.
+func (h *approach) session(ctx context.Context) *session {
+	if !h.fresh {
+		for i, p := range h.left {
+			if s := h.kept(ctx, newKey(h.hop, h.mode, p, h.plain)); s != nil {
+				h.at, h.left = p, slices.Delete(slices.Clone(h.left), i, i+1)
+				return s
+			}
+		}
+	}
+	won, ok := h.connect(ctx)
+	if !ok {
+		return nil
+	}
+	return h.open(ctx, won)
+}
+
+// kept takes a session out of the pool, but for those that have died there.
+func (a *attempt) kept(ctx context.Context, k key) *session {
+	for s := a.d.pool.take(k); s != nil; s = a.d.pool.take(k) {
+		s.attach(ctx, a.m.ID)
+		if s.r.Buffered() > 0 || !quiet(s.raw) {
+			s.notef("the host ended the connection while it was idle")
+			s.detach()
+			s.close()
+			continue
+		}
+		s.notef("connection used again")
+		if a.d.set.trace.Connect != nil {
+			a.d.set.trace.Connect(k.host, k.to, true, nil)
+		}
+		return s
+	}
+	return nil
+}
+
+// connect connects to the first of the addresses that are left that answers, and takes it and those that failed out.
+func (h *approach) connect(ctx context.Context) (won dialed, ok bool) {
+	d, places := h.d, h.left
+	r := race{delay: d.set.timeouts.NextAddress, aside: d.pool.aside}
+	r.dial = func(ctx context.Context, i int) (net.Conn, error) {
+		return d.dial(ctx, newKey(h.hop, h.mode, places[i], h.plain))
+	}
+	r.failed = func(end dialed) bool {
+		h.take(places[end.i])
+		h.noConnection(ctx, end)
+		return !h.over
+	}
+	if won, ok = r.run(ctx, len(places)); ok {
+		h.take(places[won.i])
+	}
+	return won, ok
+}
+
+// take takes an address out of those that are left: it is the one that is being tried.
+func (h *approach) take(p place) {
+	h.at, h.left = p, slices.DeleteFunc(slices.Clone(h.left), func(q place) bool { return q == p })
+}
+
+// open makes a session of a connection.
+func (h *approach) open(ctx context.Context, won dialed) *session {
+	d, k := h.d, newKey(h.hop, h.mode, h.at, h.plain)
+	s := &session{conn: newConn(won.conn, k.host, k.to, d.Transcript), key: k, born: time.Now()}
+	s.attach(ctx, h.m.ID)
+	_, address := k.network()
+	s.notef("connected to %s", address)
+	if d.set.trace.Connect != nil {
+		d.set.trace.Connect(k.host, k.to, false, nil)
+	}
+	e := d.greet(s, h.hop)
+	h.learn(ctx, k.way(), e)
+	h.release()
+	if e == nil {
+		return s
+	}
+	s.broken = e.Reply.IsZero() || e.Reply.Code == 421
+	d.dismiss(s)
+	h.refused(s.at(e), h.at)
+	return nil
+}
+
+// noConnection notes that an address could not be connected to.
+func (h *approach) noConnection(ctx context.Context, end dialed) {
+	k, err := newKey(h.hop, h.mode, h.at, h.plain), end.err
+	if h.d.set.trace.Connect != nil {
+		h.d.set.trace.Connect(k.host, k.to, false, err)
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	c := &conn{host: k.host, addr: addr, script: a.d.Transcript, id: a.m.ID}
-	c.notef("no connection: %v", err)
 	e := tempErr(StageConnect, "4.4.1", "no connection: %w", err)
-	e.Host, e.Addr = k.host, addr
-	return e
+	if isProxyTrouble(err) {
+		e.trouble().ends = true
+	}
+	e.Host, e.Addr = k.host, k.to
+	h.note(e)
+	h.learn(ctx, k.way(), e)
+	h.refused(e, h.at)
 }
 
+// dial connects to an address, within Timeouts.Connect.
 func (d *Deliverer) dial(ctx context.Context, k key) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.set.timeouts.Connect)
 	defer cancel()
-	if d.Dial != nil && !k.source.IsValid() {
-		return d.Dial(ctx, k.network, k.address)
+	if k.proxy != (via{}) {
+		return d.dialThrough(ctx, k.proxy, k.to)
+	}
+	network, address := k.network()
+	return d.dialFrom(ctx, k.source, network, address)
+}
+
+func (d *Deliverer) dialFrom(ctx context.Context, source netip.Addr, network, address string) (net.Conn, error) {
+	if d.Dial != nil && !source.IsValid() {
+		return d.Dial(ctx, network, address)
 	}
 	dialer := net.Dialer{}
-	if k.source.IsValid() && k.network == "tcp" {
-		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(k.source, 0))
+	if source.IsValid() && network == "tcp" {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
 	}
-	return dialer.DialContext(ctx, k.network, k.address)
+	return dialer.DialContext(ctx, network, address)
 }

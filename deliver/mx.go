@@ -87,12 +87,16 @@ func (d *Deliverer) chooseHosts(domain string, records []resolve.MX) (targets []
 		return nil, permErr(StageRoute, "5.1.10", "%s accepts no mail: it has a null MX record (556, RFC 7505)", domain)
 	}
 	records = inOrder(records)
+	literal := ""
 	own := slices.IndexFunc(records, func(mx resolve.MX) bool { return sameName(mx.Host, d.set.hostname) })
 	for _, mx := range records {
 		if own >= 0 && mx.Preference >= records[own].Preference {
 			break
 		}
-		if mx.Host != "" {
+		switch {
+		case isLiteral(mx.Host): // what stands there is a name (RFC 5321, section 5.1), and whose address it is nobody says
+			literal = mx.Host
+		case mx.Host != "":
 			targets = append(targets, target{host: mx.Host, port: d.set.port, preference: mx.Preference})
 		}
 	}
@@ -102,8 +106,15 @@ func (d *Deliverer) chooseHosts(domain string, records []resolve.MX) (targets []
 	case own >= 0:
 		return nil, permErr(StageRoute, "5.4.6",
 			"mail for %s loops back to this host, %s, which is its best MX host", domain, d.set.hostname)
+	case literal != "":
+		return nil, permErr(StageRoute, "5.4.4", "the MX records of %s name no host: %s is an address, and no name", domain, oneWord(literal))
 	}
 	return nil, permErr(StageRoute, "5.4.4", "the MX records of %s name no host", domain)
+}
+
+func isLiteral(host string) bool {
+	_, err := netip.ParseAddr(strings.TrimSuffix(host, "."))
+	return err == nil
 }
 
 // inOrder sorts MX records by preference, equal ones shuffled (RFC 5321, section 5.1).

@@ -15,7 +15,7 @@ type pool struct {
 	mu      sync.Mutex         // guards the fields below
 	idle    map[key][]*session // the newest is last
 	count   int                // of idle
-	leaving int                // sessions that are saying QUIT
+	leaving int                // sessions that are saying QUIT, and connections that are given up
 	left    sync.Cond          // leaving has changed
 }
 
@@ -38,6 +38,13 @@ func (p *pool) take(k key) *session {
 	s.timer.Stop()
 	s.reused = true
 	return s
+}
+
+// has reports whether an idle session is kept for a key.
+func (p *pool) has(k key) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle[k]) > 0
 }
 
 // remove takes a session out, with mu held. It reports false where the session is not there.
@@ -89,11 +96,21 @@ func (p *pool) dismiss(s *session) {
 	p.leave(s)
 }
 
-// leave lets a session say QUIT while nobody waits for it, with mu held.
-func (p *pool) leave(s *session) {
+// leave lets a session say QUIT, with mu held.
+func (p *pool) leave(s *session) { p.run(func() { s.quit(p.quit) }) }
+
+// aside runs what nobody waits for but close.
+func (p *pool) aside(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.run(f)
+}
+
+// run is aside with mu held.
+func (p *pool) run(f func()) {
 	p.leaving++
 	go func() {
-		s.quit(p.quit)
+		f()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.leaving--
@@ -101,7 +118,8 @@ func (p *pool) leave(s *session) {
 	}()
 }
 
-// close ends all idle sessions together, and waits until all that are saying QUIT are gone.
+// close ends all idle sessions together, and waits until all that are saying QUIT, and connections that were given up, are
+// gone.
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

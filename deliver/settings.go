@@ -15,18 +15,19 @@ import (
 
 // Timeouts bound every step of a session (RFC 5321, section 4.5.3.2). Zero fields have the default of their comment.
 type Timeouts struct {
-	Connect  time.Duration // 30 s, for each address
-	Greeting time.Duration // 5 min
-	EHLO     time.Duration // 5 min, and as much for the answer to STARTTLS
-	TLS      time.Duration // 1 min, for the handshake
-	Auth     time.Duration // 2 min, for each answer
-	Mail     time.Duration // 5 min
-	Rcpt     time.Duration // 5 min, for each answer
-	Data     time.Duration // 2 min
-	Block    time.Duration // 3 min, for each block of the message
-	Dot      time.Duration // 10 min
-	Quit     time.Duration // 2 s: nothing depends on the answer
-	Total    time.Duration // 1 h, for all of an attempt
+	Connect     time.Duration // 30 s, for each address
+	NextAddress time.Duration // 250 ms, after which the host's next address is tried beside it (RFC 8305, section 8); negative is never
+	Greeting    time.Duration // 5 min
+	EHLO        time.Duration // 5 min, and as much for the answer to STARTTLS
+	TLS         time.Duration // 1 min, for the handshake
+	Auth        time.Duration // 2 min, for each answer
+	Mail        time.Duration // 5 min
+	Rcpt        time.Duration // 5 min, for each answer
+	Data        time.Duration // 2 min
+	Block       time.Duration // 3 min, for each block of the message
+	Dot         time.Duration // 10 min
+	Quit        time.Duration // 2 s: nothing depends on the answer
+	Total       time.Duration // 1 h, for all of an attempt
 }
 
 // Limits bound an attempt. Zero fields have the default of their comment.
@@ -38,6 +39,9 @@ type Limits struct {
 	IdleTime   time.Duration // 5 s, how long each is
 	Messages   int           // 100 transactions on a connection
 	Age        time.Duration // 5 min, after which a connection is used no more
+	// Absence is how long an address that did not answer is passed over where the message has another host to go to: 2 min,
+	// which is less than mail usually waits for its retry, so that a host that is back is used by then. Negative is never.
+	Absence time.Duration
 }
 
 func orElse[T int | uint16 | time.Duration](v, def T) T {
@@ -49,16 +53,22 @@ func orElse[T int | uint16 | time.Duration](v, def T) T {
 
 func (t Timeouts) filled() Timeouts {
 	return Timeouts{
-		Connect: orElse(t.Connect, 30*time.Second), Greeting: orElse(t.Greeting, 5*time.Minute), EHLO: orElse(t.EHLO, 5*time.Minute),
-		TLS: orElse(t.TLS, time.Minute), Auth: orElse(t.Auth, 2*time.Minute), Mail: orElse(t.Mail, 5*time.Minute),
+		Connect: orElse(t.Connect, 30*time.Second), NextAddress: orElse(t.NextAddress, 250*time.Millisecond),
+		Greeting: orElse(t.Greeting, 5*time.Minute), EHLO: orElse(t.EHLO, 5*time.Minute), TLS: orElse(t.TLS, time.Minute), Auth: orElse(t.Auth, 2*time.Minute), Mail: orElse(t.Mail, 5*time.Minute),
 		Rcpt: orElse(t.Rcpt, 5*time.Minute), Data: orElse(t.Data, 2*time.Minute), Block: orElse(t.Block, 3*time.Minute),
 		Dot: orElse(t.Dot, 10*time.Minute), Quit: orElse(t.Quit, 2*time.Second), Total: orElse(t.Total, time.Hour),
 	}
 }
 
-// of is how long the reply of a stage of a transaction may take.
+// of is how long the reply of a stage may take.
 func (t *Timeouts) of(stage Stage) time.Duration {
 	switch stage {
+	case StageGreeting:
+		return t.Greeting
+	case StageEHLO, StageTLS:
+		return t.EHLO
+	case StageAuth:
+		return t.Auth
 	case StageMail:
 		return t.Mail
 	case StageRcpt:
@@ -73,7 +83,7 @@ func (l Limits) filled() Limits {
 	return Limits{
 		Hosts: max(1, orElse(l.Hosts, 5)), Addresses: max(1, orElse(l.Addresses, 10)), Recipients: max(1, orElse(l.Recipients, 100)),
 		Idle: max(0, orElse(l.Idle, 100)), IdleTime: orElse(l.IdleTime, 5*time.Second), Messages: max(1, orElse(l.Messages, 100)),
-		Age: orElse(l.Age, 5*time.Minute),
+		Age: orElse(l.Age, 5*time.Minute), Absence: orElse(l.Absence, 2*time.Minute),
 	}
 }
 
@@ -116,6 +126,7 @@ func (d *Deliverer) init() {
 		}
 		d.set.tooLong = fmt.Errorf("the attempt took longer than %v", d.set.timeouts.Total)
 		d.pool.init(&d.set)
+		d.absent.length = d.set.limits.Absence
 	})
 }
 
