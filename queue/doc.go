@@ -25,7 +25,7 @@
 //
 // # Who hears what
 //
-// The sender hears of a failure, and once of a delay, unless it asked for something else (RFC 3461, NOTIFY); of success only
+// The sender hears of a failure, and once of a delay, unless it asked for something else (RFC 3461, NOTIFY; RFC 2852, BY); of success only
 // where it asked and nobody further on reports it. All recipients that end together are in one report, thousands of them in several. Reports have
 // the null sender, and nothing is ever reported about them (RFC 5321, section 6.1).
 //

@@ -31,7 +31,8 @@ type Envelope struct {
 	RequireTLS bool `json:"requiretls,omitempty"`
 	// Priority is MT-PRIORITY (RFC 6710), from -9 to 9: what is higher goes first, see [Queue]. Reports have that of their message.
 	Priority int `json:"priority,omitempty"`
-	// DeliverBy is BY (RFC 2852): when it is over, the message comes back, or its sender is told that it is late, once.
+	// DeliverBy is BY (RFC 2852): when its time is over, the message comes back with status 5.4.7, or its sender is told that it
+	// is late, once and in place of the Schedule's own warning. What is held then is looked at when it is released.
 	DeliverBy deliver.DeliverBy `json:"deliverby,omitzero"`
 }
 

@@ -68,6 +68,8 @@ func (a *attempt) decide() {
 	switch {
 	case a.lease.FailWhy != "":
 		a.decideAll(deliver.PermFail, "5.0.0", "ended by the administrator: "+a.lease.FailWhy)
+	case a.lease.overdue(time.Now()):
+		a.decideOverdue()
 	case a.lease.Hops > a.r.MaxHops:
 		a.decideAll(deliver.PermFail, "5.4.6", fmt.Sprintf("the message goes in circles: it has passed %d hosts, and the limit is %d", a.lease.Hops, a.r.MaxHops))
 	default:

@@ -55,7 +55,7 @@ func (a *attempt) report(now time.Time) (reports []Submission, warned []string, 
 // action is what is reported about a recipient now, "" for nothing.
 func (a *attempt) action(i int, f fate, now time.Time) dsn.Action {
 	to, o := &a.lease.Envelope.To[i], &a.outcomes[i]
-	late := a.r.Schedule.late(a.lease.Accepted)
+	late := a.late()
 	switch {
 	case f == fails:
 		return dsn.Failed
@@ -64,12 +64,19 @@ func (a *attempt) action(i int, f fate, now time.Time) dsn.Action {
 	case f == waits && !late.IsZero() && !now.Before(late) && to.Notify.Delay() && !a.lease.Warned[to.Address] && !a.uncounted(i):
 		return dsn.Delayed
 	case f == done && o.Result == deliver.Relayed && to.Notify.Success():
-		if o.Hop.Kind == route.Smarthost && o.Hop.Protocol == route.LMTP {
-			return dsn.Delivered // LMTP ends at the mailbox (RFC 2033, section 2)
+		if toMailbox(o) {
+			return dsn.Delivered
 		}
 		return dsn.Relayed // nobody further on will say more (RFC 3461, section 5.2.2)
+	case f == done && o.Result.Success() && a.lease.Envelope.DeliverBy.Trace && to.Notify != dsn.NotifyNever && !toMailbox(o):
+		return dsn.Relayed // each host that passes it on is to say so (RFC 2852, by-trace)
 	}
 	return ""
+}
+
+// toMailbox reports that the message has not gone to another relay: LMTP ends at the mailbox (RFC 2033, section 2).
+func toMailbox(o *deliver.Outcome) bool {
+	return o.Hop.Kind == route.Smarthost && o.Hop.Protocol == route.LMTP
 }
 
 // reportOn is the part of a report about one recipient.
@@ -100,11 +107,12 @@ func (a *attempt) reportOn(i int, action dsn.Action, now time.Time) dsn.Recipien
 		r.Advice = "Nothing is wrong with the address. The administrator of this mail system has to mend its way out; you may tell them."
 	}
 	if action == dsn.Delayed {
-		r.RetryUntil = a.r.Schedule.expires(a.lease.Accepted)
+		r.RetryUntil = a.expires()
 		if r.Status.Class() == 5 {
 			r.Status = "4" + r.Status[1:] // refused for good, and tried again all the same
 		}
 	}
+	a.tellOverdue(&r, o, now)
 	return r
 }
 
@@ -175,9 +183,10 @@ func (a *attempt) write(recipients []dsn.Recipient, now time.Time) (Submission, 
 			return Submission{}, err
 		}
 	}
-	// A report asks for no report (RFC 3461, section 6.2).
+	// A report asks for no report (RFC 3461, section 6.2), and tells enough of its message to need the same protection (RFC 8689,
+	// section 5). It is as urgent as that (RFC 6710).
 	to := []Recipient{{Address: env.From, Notify: dsn.NotifyNever}}
-	return Submission{Envelope: Envelope{From: "", To: to, UTF8: report.UTF8}, Body: body}, nil
+	return Submission{Envelope: Envelope{From: "", To: to, UTF8: report.UTF8, RequireTLS: env.RequireTLS, Priority: env.Priority}, Body: body}, nil
 }
 
 // build is Build that comes back: a message whose report makes the builder panic must not take all other mail with it.
@@ -210,6 +219,9 @@ func (a *attempt) original(failed bool) (text []byte, headersOnly bool) {
 }
 
 func (a *attempt) returnsAll() bool {
+	if a.lease.Envelope.RequireTLS { // whatever RET says (RFC 8689, section 5)
+		return false
+	}
 	switch a.lease.Envelope.Return {
 	case dsn.ReturnFull:
 		return a.lease.Size <= fullAtMost

@@ -74,14 +74,13 @@ func (s *Schedule) late(accepted time.Time) time.Time {
 	return accepted.Add(s.DelayAfter)
 }
 
-// next is when a message is tried again. It is tried when its delay is to be reported, so that the report is in time and
-// tells the newest state, and a last time when it expires.
-func (s *Schedule) next(now, accepted time.Time, n int, retry reason.Retry) time.Time {
-	t := now.Add(s.wait(n, retry))
-	if late := s.late(accepted); now.Before(late) && t.After(late) {
+// inTime brings a next try forward to when the message's delay is to be reported, so that the report is in time and tells the
+// newest state, and to when it expires.
+func inTime(t, now, late, expires time.Time) time.Time {
+	if now.Before(late) && t.After(late) {
 		t = late
 	}
-	if expires := s.expires(accepted); t.After(expires) {
+	if t.After(expires) {
 		t = expires
 	}
 	return t

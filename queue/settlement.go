@@ -24,7 +24,7 @@ const (
 
 // decideFates decides what follows from the outcomes.
 func (a *attempt) decideFates(now time.Time) []fate {
-	expired := !now.Before(a.r.Schedule.expires(a.lease.Accepted))
+	expired := !now.Before(a.expires())
 	fates := make([]fate, len(a.outcomes))
 	for i := range a.outcomes {
 		switch o := &a.outcomes[i]; {
@@ -64,9 +64,9 @@ func (a *attempt) countWhatIsTold(now time.Time) {
 		return
 	default:
 	}
-	env, late := &a.lease.Envelope, a.r.Schedule.late(a.lease.Accepted)
+	env, late := &a.lease.Envelope, a.late()
 	isLate := env.From != "" && !late.IsZero() && !now.Before(late)
-	expired := !now.Before(a.r.Schedule.expires(a.lease.Accepted))
+	expired := !now.Before(a.expires())
 	for i, to := range env.To {
 		if expired || (isLate && to.Notify.Delay() && !a.lease.Warned[to.Address]) {
 			a.away[i] = false
@@ -164,6 +164,7 @@ const heldByRoute = "the route says hold"
 // all of them wait because of the destination, and pause for how long all of the lane waits.
 func (a *attempt) again(now time.Time) (next time.Time, unreached bool, pause time.Duration) {
 	unreached = true
+	late, expires := a.late(), a.expires()
 	for i, f := range a.fates {
 		if f != waits {
 			continue
@@ -172,9 +173,9 @@ func (a *attempt) again(now time.Time) (next time.Time, unreached bool, pause ti
 		t := now
 		switch {
 		case a.away[i]:
-			t = a.r.gates.crowded(now)
+			t = inTime(a.r.gates.crowded(now), now, late, expires)
 		case !a.uncounted(i):
-			t = a.r.Schedule.next(now, a.lease.Accepted, a.lease.Attempts, o.Reason.Retry)
+			t = inTime(now.Add(a.r.Schedule.wait(a.lease.Attempts, o.Reason.Retry)), now, late, expires)
 		}
 		if next.IsZero() || t.Before(next) {
 			next = t
