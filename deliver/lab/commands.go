@@ -62,8 +62,8 @@ func (s *session) capabilityLines() []string {
 	if s.offer.TLS != TLSNone && s.offer.TLS != TLSImplicit && s.tls == nil {
 		lines = append(lines, "STARTTLS")
 	}
-	if s.offer.Users != nil && (s.tls != nil || s.offer.AuthInClear) {
-		lines = append(lines, "AUTH PLAIN LOGIN")
+	if s.offer.offersAuth(s.tls != nil) {
+		lines = append(lines, "AUTH "+strings.Join(s.offer.mechanisms(), " "))
 	}
 	return lines
 }

@@ -28,9 +28,14 @@ type Offer struct {
 	Certificate CertKind    // which certificate the server shows, for its own name
 	TLSConfig   *tls.Config // instead of one with that certificate
 
-	Users        map[string]string // user name → password; offers AUTH PLAIN LOGIN (RFC 4954)
-	AuthInClear  bool              // offer AUTH without TLS too; otherwise it gets 538 5.7.11
-	AuthRequired bool              // MAIL without AUTH gets 530 5.7.0
+	Users  map[string]string // user name → password; offers AUTH PLAIN LOGIN (RFC 4954)
+	Tokens map[string]string // user name → access token; offers AUTH OAUTHBEARER XOAUTH2 (RFC 7628)
+	// Mechanisms are what is offered instead. PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256, OAUTHBEARER and XOAUTH2 verify
+	// against Users and Tokens; EXTERNAL asks for a client certificate, and its common name is the user, if the
+	// Internet's CA has signed it. Others are listed, and get 504 5.5.4 when they are used.
+	Mechanisms   []string
+	AuthInClear  bool // offer AUTH without TLS too; otherwise it gets 538 5.7.11
+	AuthRequired bool // MAIL without AUTH gets 530 5.7.0
 
 	MaxRecipients int  // more in a transaction get 452 4.5.3; 0 is no limit
 	LMTP          bool // LHLO instead of EHLO, and a reply for each recipient after the dot (RFC 2033)

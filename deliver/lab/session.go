@@ -328,7 +328,7 @@ func (s *session) handshake() error {
 		s.note("no certificate: %v", err)
 		return err
 	}
-	conn := tls.Server(s.raw, cfg)
+	conn := tls.Server(s.raw, s.offer.askCertificate(cfg, s.srv.net.ca))
 	if err := conn.HandshakeContext(context.Background()); err != nil {
 		s.note("TLS handshake failed: %v", err)
 		return err
