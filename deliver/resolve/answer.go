@@ -24,11 +24,16 @@ type Answer struct {
 	Dropped int
 
 	// Secure is true if every part of the answer, aliases included, was authenticated by DNSSEC according to a trusted server, see
-	// [Resolver.TrustAD].
+	// [Resolver.TrustAD]. It is so of denials too. A stale answer keeps what it was: to take a TLSA record for insecure because its
+	// servers are in trouble would help whoever makes the trouble.
 	Secure bool
 
 	// Expires is when the answer has to be asked for again.
 	Expires time.Time
+
+	// Stale is nil unless the answer has outlived its time and is used because no server gave a new one: then it is the error of the
+	// attempt, see [Resolver.MaxStale].
+	Stale error
 
 	// Server is the server that gave the answer, or its last part; it is empty for localhost, which no server is asked for.
 	Server string
@@ -42,16 +47,26 @@ func (a Answer) Owner() string {
 	return a.Name
 }
 
+// Records returns the records of an answer as what they are, in order: Records[*dns.TLSA](answer) for one to a question for
+// dns.TypeTLSA. They are shared with other callers and must not be changed.
+func Records[T dns.RR](a Answer) []T {
+	var records []T
+	for _, rr := range a.Records {
+		if record, ok := rr.(T); ok {
+			if records == nil {
+				records = make([]T, 0, len(a.Records))
+			}
+			records = append(records, record)
+		}
+	}
+	return records
+}
+
 // MX returns the MX records of the answer, in order.
 func (a Answer) MX() []MX {
 	var hosts []MX
-	for _, rr := range a.Records {
-		if mx, ok := rr.(*dns.MX); ok {
-			if hosts == nil {
-				hosts = make([]MX, 0, len(a.Records))
-			}
-			hosts = append(hosts, MX{Host: canonical(mx.Mx), Preference: mx.Preference})
-		}
+	for _, mx := range Records[*dns.MX](a) {
+		hosts = append(hosts, MX{Host: canonical(mx.Mx), Preference: mx.Preference})
 	}
 	return hosts
 }

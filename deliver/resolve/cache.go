@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"container/list"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +31,7 @@ func (r result) unpack() (Answer, error) {
 	return r.answer, &failure
 }
 
-// cache keeps results until they expire or until there is no room, the longest unused going first.
+// cache keeps results until they expire, or longer for bad times, or until there is no room: then the longest unused go first.
 type cache struct {
 	mu      sync.Mutex // guards the fields below
 	entries map[key]*list.Element
@@ -42,39 +43,93 @@ type cached struct {
 	key    key
 	result result
 	weight int
+	life   time.Duration // from when it was put until it expires
+	uses   int
+	asked  bool // for again, before its end
+
+	failure  *Error    // of the last attempt to ask again, if result has outlived its time
+	patience time.Time // until when the next attempt waits
 }
 
-func (c *cache) get(k key) (result, bool) {
+// get returns a result that may be used, and whether it is time to ask again because it is much used and near its end. That is said once.
+func (c *cache) get(k key, maxStale time.Duration) (res result, ok, ageing bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	element, ok := c.entries[k]
+	if !ok {
+		return result{}, false, false
+	}
+	entry, now := element.Value.(*cached), time.Now()
+	left := entry.result.answer.Expires.Sub(now)
+	switch {
+	case left > 0:
+		c.order.MoveToFront(element)
+		entry.uses++
+		ageing = !entry.asked && entry.uses >= busyUses && left <= entry.life/prefetchShare && lasting(entry.result)
+		entry.asked = entry.asked || ageing
+		return entry.result, true, ageing
+	case -left >= maxStale || !lasting(entry.result):
+		c.remove(element)
+	case now.Before(entry.patience):
+		c.order.MoveToFront(element)
+		return entry.stale(), true, false
+	}
+	return result{}, false, false
+}
+
+// fallback returns the last known answer after a failure to get a new one (RFC 8767, section 4), and lets it serve for a while without
+// asking again, so that servers in trouble are not pressed (section 5).
+func (c *cache) fallback(k key, failure *Error, maxStale time.Duration) (result, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	element, ok := c.entries[k]
 	if !ok {
 		return result{}, false
 	}
-	entry := element.Value.(*cached)
-	if !time.Now().Before(entry.result.answer.Expires) {
-		c.remove(element)
+	entry, now := element.Value.(*cached), time.Now()
+	left := entry.result.answer.Expires.Sub(now)
+	switch {
+	case left > 0:
+		return entry.result, true
+	case -left >= maxStale || !lasting(entry.result):
 		return result{}, false
 	}
-	c.order.MoveToFront(element)
-	return entry.result, true
+	entry.failure, entry.patience = failure, now.Add(failureRest)
+	return entry.stale(), true
 }
 
-// put keeps a result within limit octets for the whole cache.
+func (e *cached) stale() result {
+	res := e.result
+	res.answer.Stale = e.failure
+	return res
+}
+
+// lasting reports whether a result may be used after its time, or renewed before: one that leads somewhere. Absence, a null MX and
+// others without a host would return mail, which only a DNS that works may do.
+func lasting(res result) bool {
+	if res.err != nil || len(res.answer.Records) == 0 {
+		return false
+	}
+	return res.answer.Type != dns.TypeMX || slices.ContainsFunc(res.answer.MX(), func(mx MX) bool { return mx.Err() == nil })
+}
+
+// put keeps a result within limit octets for the whole cache. Whatever was known before has been overtaken, even if the result itself may
+// not be kept.
 func (c *cache) put(k key, res result, limit int) {
 	weight, ok := weigh(k, res.answer)
-	if !ok || weight > limit || !time.Now().Before(res.answer.Expires) {
-		return
-	}
+	life := time.Until(res.answer.Expires)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.entries == nil {
-		c.entries = make(map[key]*list.Element)
-	}
 	if old, ok := c.entries[k]; ok {
 		c.remove(old)
 	}
-	c.entries[k] = c.order.PushFront(&cached{k, res, weight})
+	if !ok || weight > limit || life <= 0 {
+		return
+	}
+	if c.entries == nil {
+		c.entries = make(map[key]*list.Element)
+	}
+	c.entries[k] = c.order.PushFront(&cached{key: k, result: res, weight: weight, life: life})
 	c.size += weight
 	for c.size > limit {
 		c.remove(c.order.Back())
@@ -91,7 +146,7 @@ func (c *cache) remove(element *list.Element) {
 // weigh estimates the memory an answer takes: the fixed parts of an entry, and each record as a struct with its names and data. It
 // reports false if the answer is too large to be kept.
 func weigh(k key, answer Answer) (int, bool) {
-	const entry, record = 400, 96
+	const entry, record = minCachedAnswer, 96
 	octets := len(k.name)
 	for _, alias := range answer.Aliases {
 		octets += len(alias)

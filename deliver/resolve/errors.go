@@ -43,6 +43,7 @@ func (e *Error) Temporary() bool { return !e.NotFound && !errors.Is(e.Err, ErrBa
 var (
 	errGarbage   = errors.New("malformed answer")
 	errMismatch  = errors.New("answer to another question")
+	errCase      = fmt.Errorf("%w: its case is another", errMismatch)
 	errTruncated = errors.New("truncated answer over TCP")
 	errStrays    = errors.New("too many answers with a wrong id")
 	errReferral  = errors.New("referral instead of an answer: the server does not recurse")

@@ -31,6 +31,19 @@ const (
 
 	// maxCachedAnswer is the size in octets over which an answer is used but not kept, so that few names cannot fill the cache.
 	maxCachedAnswer = 8 << 10
+
+	// minCachedAnswer is what an entry of the cache counts at least, its overhead, so that the bound on the cache is one on the number
+	// of entries too.
+	minCachedAnswer = 512
+
+	// maxPrefetches is how many answers are renewed at a time before their end. Others are asked for when they are needed.
+	maxPrefetches = 16
+)
+
+// Which answers are renewed before their end: those that were taken from the cache busyUses times, in the last part of their life.
+const (
+	busyUses      = 3
+	prefetchShare = 10
 )
 
 const (
@@ -45,6 +58,12 @@ const (
 
 	// serverRest is how long a server that did not answer is asked last.
 	serverRest = 30 * time.Second
+
+	// failureRest is how long a stale answer serves before servers that failed are asked again (RFC 8767, section 5).
+	failureRest = 30 * time.Second
+
+	// mannerMemory is how long a server's trouble with EDNS or with the case of names is remembered.
+	mannerMemory = time.Hour
 
 	// configInterval is how often the system's configuration is looked at for changes.
 	configInterval = 5 * time.Second

@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -32,18 +33,23 @@ func dataType(qtype uint16) bool {
 
 // flights are the lookups under way.
 type flights struct {
-	mu  sync.Mutex // guards the map and the waiters of each flight
-	all map[key]*flight
+	mu         sync.Mutex // guards the fields below and the waiters of each flight
+	all        map[key]*flight
+	prefetches int
+	closed     bool
+
+	background sync.WaitGroup // of the prefetches
 }
 
 // A flight is one lookup that any number of callers wait for. It runs on its own, so that a caller who leaves does not take the others'
-// answer away, and is cancelled when the last one has left.
+// answer away, and is cancelled when the last one has left. Nobody waits for a prefetch at first, and it goes on all the same.
 type flight struct {
-	key     key
-	waiters int
-	cancel  context.CancelFunc
-	done    chan struct{} // closed when result is set
-	result  result
+	key      key
+	waiters  int
+	prefetch bool
+	cancel   context.CancelFunc
+	done     chan struct{} // closed when result is set
+	result   result
 }
 
 // A ticket is a caller's claim to the result of a lookup: one that is there already, or that of a flight.
@@ -58,7 +64,7 @@ func (r *Resolver) start(ctx context.Context, k key) ticket {
 	if isLocalhost(k.name) {
 		return ticket{key: k, result: result{answer: localhost(k)}}
 	}
-	if res, ok := r.cache.get(k); ok {
+	if res, ok := r.recall(ctx, k); ok {
 		return ticket{key: k, result: res}
 	}
 	r.flights.mu.Lock()
@@ -68,22 +74,67 @@ func (r *Resolver) start(ctx context.Context, k key) ticket {
 		return ticket{key: k, flight: f}
 	}
 	// One may have landed since: a flight fills the cache before it leaves the map.
-	if res, ok := r.cache.get(k); ok {
+	if res, ok, _ := r.cache.get(k, r.MaxStale); ok {
 		return ticket{key: k, result: res}
 	}
-	return ticket{key: k, flight: r.takeOff(ctx, k)}
+	flying, f := r.takeOff(ctx, k)
+	f.waiters = 1
+	go r.fly(flying, f)
+	return ticket{key: k, flight: f}
 }
 
-// takeOff begins a flight, with flights.mu held.
-func (r *Resolver) takeOff(ctx context.Context, k key) *flight {
+// recall finds a result in the cache, and has it renewed if it is time.
+func (r *Resolver) recall(ctx context.Context, k key) (result, bool) {
+	res, ok, ageing := r.cache.get(k, r.MaxStale)
+	if ageing {
+		r.prefetch(ctx, k)
+	}
+	return res, ok
+}
+
+// prefetch begins a lookup for nobody in particular.
+func (r *Resolver) prefetch(ctx context.Context, k key) {
+	l := &r.flights
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.prefetches >= maxPrefetches || l.all[k] != nil {
+		return
+	}
+	l.prefetches++
+	flying, f := r.takeOff(ctx, k)
+	f.prefetch = true
+	l.background.Go(func() {
+		r.fly(flying, f)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.prefetches--
+	})
+}
+
+// Close ends the renewal of answers in the background and waits for its end. A Resolver can be used on after that, without renewals.
+// There is no need to close a Resolver for other reasons: all else ends with the lookups of the callers.
+func (r *Resolver) Close() error {
+	l := &r.flights
+	l.mu.Lock()
+	l.closed = true
+	for _, f := range l.all {
+		f.prefetch = false
+		l.release(f)
+	}
+	l.mu.Unlock()
+	l.background.Wait()
+	return nil
+}
+
+// takeOff makes a flight with a context of its own, for the caller to let it fly. It is called with flights.mu held.
+func (r *Resolver) takeOff(ctx context.Context, k key) (context.Context, *flight) {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), lookupLimit, errLimit)
-	f := &flight{key: k, waiters: 1, cancel: cancel, done: make(chan struct{})}
+	f := &flight{key: k, cancel: cancel, done: make(chan struct{})}
 	if r.flights.all == nil {
 		r.flights.all = make(map[key]*flight)
 	}
 	r.flights.all[k] = f
-	go r.fly(ctx, f)
-	return f
+	return ctx, f
 }
 
 func (r *Resolver) fly(ctx context.Context, f *flight) {
@@ -91,6 +142,8 @@ func (r *Resolver) fly(ctx context.Context, f *flight) {
 	f.result = r.resolve(ctx, f.key)
 	if f.result.err == nil || f.result.err.NotFound {
 		r.cache.put(f.key, f.result, r.cacheSize())
+	} else if !errors.Is(context.Cause(ctx), context.Canceled) {
+		f.result = r.fallback(ctx, f.result)
 	}
 	r.flights.mu.Lock()
 	r.flights.drop(f)
@@ -98,10 +151,32 @@ func (r *Resolver) fly(ctx context.Context, f *flight) {
 	close(f.done)
 }
 
+// fallback looks for a stale answer in place of a failure.
+func (r *Resolver) fallback(ctx context.Context, failed result) result {
+	answer := failed.answer
+	known, ok := r.cache.fallback(key{answer.Name, answer.Type}, failed.err, r.MaxStale)
+	if !ok {
+		return failed
+	}
+	if known.answer.Stale != nil {
+		r.log(ctx, slog.LevelWarn, "stale DNS answer used", slog.String("name", answer.Name), slog.String("type", typeName(answer.Type)),
+			slog.Time("expired", known.answer.Expires), slog.Any("error", failed.err))
+	}
+	return known
+}
+
 // drop takes a flight off the map, with mu held, unless another one has its place already.
 func (l *flights) drop(f *flight) {
 	if l.all[f.key] == f {
 		delete(l.all, f.key)
+	}
+}
+
+// release ends a flight, with mu held, if nobody needs it.
+func (l *flights) release(f *flight) {
+	if f.waiters == 0 && !f.prefetch {
+		f.cancel()
+		l.drop(f)
 	}
 }
 
@@ -130,10 +205,7 @@ func (r *Resolver) leave(f *flight) {
 	r.flights.mu.Lock()
 	defer r.flights.mu.Unlock()
 	f.waiters--
-	if f.waiters == 0 {
-		f.cancel()
-		r.flights.drop(f)
-	}
+	r.flights.release(f)
 }
 
 // resolve asks for k and follows aliases from answer to answer.

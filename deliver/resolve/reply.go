@@ -22,7 +22,7 @@ type reply struct {
 
 // readReply reads a message that answers the question q, and fails if it is no answer.
 func readReply(m *dns.Msg, q key) (reply, error) {
-	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+	if !isAnswer(m) {
 		return reply{}, rcodeError(m.Rcode)
 	}
 	rep := reply{ttl: math.MaxInt64, notFound: m.Rcode == dns.RcodeNameError}
@@ -53,7 +53,7 @@ func (rep *reply) follow(section []dns.RR, q key) (owner string, err error) {
 			}
 			switch {
 			case header.Rrtype == q.qtype:
-				err = rep.collect(rr)
+				err = rep.collect(rr, owner)
 			case header.Rrtype == dns.TypeCNAME && target == "":
 				target, err = rep.alias(rr)
 			}
@@ -69,11 +69,13 @@ func (rep *reply) follow(section []dns.RR, q key) (owner string, err error) {
 	}
 }
 
-func (rep *reply) collect(rr dns.RR) error {
+// collect takes a record. It is named by the name asked for, whose case in the answer is of no meaning.
+func (rep *reply) collect(rr dns.RR, owner string) error {
 	// Without data an MX record would read as a null MX, and an A record as no address.
 	if rr.Header().Rdlength == 0 {
 		return fmt.Errorf("%w: %s record without data", errGarbage, typeName(rr.Header().Rrtype))
 	}
+	rr.Header().Name = dns.Fqdn(owner)
 	rep.records = append(rep.records, rr)
 	rep.ttl = min(rep.ttl, ttlOf(rr))
 	return nil

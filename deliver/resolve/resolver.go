@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -14,7 +15,8 @@ import (
 )
 
 // A Resolver asks recursive DNS servers and remembers their answers. The zero value asks the servers of /etc/resolv.conf. It is safe
-// for concurrent use; its fields must not change after the first lookup, and it must not be copied.
+// for concurrent use; its fields must not change after the first lookup, and it must not be copied. [Resolver.Close] ends what goes on in
+// the background.
 type Resolver struct {
 	// Servers are the servers to ask, in order, as "host:port" or as an IP address alone (port 53). If it is empty those of
 	// ConfigFile are asked, and without any 127.0.0.1 and ::1.
@@ -36,8 +38,8 @@ type Resolver struct {
 	// is asked once. Default: 2.
 	Attempts int
 
-	// CacheSize is the memory for answers, in octets, roughly. An ordinary answer takes less than a kilobyte. Default: 16 MiB.
-	// Negative: nothing is kept.
+	// CacheSize is the memory for answers, in octets, roughly. An ordinary answer takes less than a kilobyte, and every one counts at
+	// least half of one, so that the default of 16 MiB is also a bound of 32768 answers. Negative: nothing is kept.
 	CacheSize int
 
 	// MaxTTL is how long an answer is kept at most, whatever its TTL says. Default: 24 hours.
@@ -46,6 +48,13 @@ type Resolver struct {
 	// MaxNegativeTTL is how long the absence of a name or of records is remembered at most. Default: 15 minutes, so that mail to a
 	// domain that was just registered or repaired is not refused for long.
 	MaxNegativeTTL time.Duration
+
+	// MaxStale is how long after its end an answer may still be used if no server gives a new one, whether by silence or by an error
+	// (RFC 8767; its section 5 suggests one to three days at most). Only answers with records are: nobody is told that a name, its
+	// records or its willingness to take mail are missing because they once were. Whoever sends mail by such an answer should take
+	// what follows from it alone, for example that a host in it does not exist, as temporary; [Answer.Stale] tells. Default: none is
+	// used, since mail can wait in a queue until the DNS works again.
+	MaxStale time.Duration
 
 	// TrustAD says that the servers, and the network between, are trusted to have validated what they mark as authenticated
 	// (the AD bit; RFC 4035, section 4.9.3, RFC 7672, section 2.1.1). Servers on loopback addresses are always trusted so.
@@ -56,7 +65,7 @@ type Resolver struct {
 
 	cache   cache
 	flights flights
-	rest    rest
+	manners manners
 	system  systemServers
 }
 
@@ -64,10 +73,22 @@ type Resolver struct {
 type MX struct {
 	// Host is its name in A-label form, in lower case and without the final dot. It is empty for the root: alone in an answer this is
 	// a null MX, the word of a domain that takes no mail (RFC 7505, section 3). It is as served and may be no name of a host at all,
-	// for example an IP address written as a name.
+	// see [MX.Err].
 	Host string
 	// Preference is the order in which hosts are tried, the lowest first.
 	Preference uint16
+}
+
+// Err says why the record names no host whose addresses could be looked up, whoever wrote it: it is the root, an IP address where RFC
+// 5321, section 5.1 wants a name, or has characters that no host has. It is nil for all other records, and wraps [ErrBadName].
+func (mx MX) Err() error {
+	if mx.Host == "" {
+		return badName("the root is no host")
+	}
+	if _, err := netip.ParseAddr(mx.Host); err == nil {
+		return badName(fmt.Sprintf("the IP address %s where a host must be named", mx.Host))
+	}
+	return checkName(mx.Host)
 }
 
 // LookupMX returns the mail exchangers of a domain in the order in which they were served, aliases followed (RFC 5321, section 5.1).
@@ -131,10 +152,8 @@ func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, error)
 		return nil, err
 	}
 	var texts []string
-	for _, rr := range answer.Records {
-		if txt, ok := rr.(*dns.TXT); ok {
-			texts = append(texts, strings.Join(txt.Txt, ""))
-		}
+	for _, txt := range Records[*dns.TXT](answer) {
+		texts = append(texts, strings.Join(txt.Txt, ""))
 	}
 	return texts, nil
 }
@@ -151,10 +170,8 @@ func (r *Resolver) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, er
 		return nil, err
 	}
 	var names []string
-	for _, rr := range answer.Records {
-		if ptr, ok := rr.(*dns.PTR); ok {
-			names = append(names, canonical(ptr.Ptr))
-		}
+	for _, ptr := range Records[*dns.PTR](answer) {
+		names = append(names, canonical(ptr.Ptr))
 	}
 	return names, nil
 }

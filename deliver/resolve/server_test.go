@@ -94,6 +94,9 @@ func edit(next answerer, change func(network string, raw []byte) []byte) answere
 	return func(network string, query *dns.Msg) []byte { return change(network, next(network, query)) }
 }
 
+// asked is the name in a query, in lower case.
+func asked(query *dns.Msg) string { return dns.CanonicalName(query.Question[0].Name) }
+
 func silence(string, *dns.Msg) []byte { return nil }
 
 // counter counts the queries that reach an answerer.

@@ -29,7 +29,7 @@ func (r *Resolver) servers() []string {
 	for i, server := range servers {
 		ordered[i] = withPort(server)
 	}
-	return r.rest.last(ordered)
+	return r.manners.restingLast(ordered)
 }
 
 // withPort adds the port of the DNS to a server that is named without.
@@ -49,39 +49,72 @@ func isLoopback(server string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// rest remembers which servers did not answer. They are not given up, only asked last, so that one dead server does not slow down every
-// lookup and a machine whose network was away for a moment recovers at once.
-type rest struct {
-	mu    sync.Mutex
-	until map[string]time.Time // guarded by mu
+// manners remembers how each server behaves.
+type manners struct {
+	mu sync.Mutex
+	of map[string]manner // guarded by mu
 }
 
-// begin lets a server rest, and reports whether it did not before.
-func (s *rest) begin(server string) bool {
+// A manner is what is known of one server. All of it is forgotten after a while, since servers are repaired and replaced.
+type manner struct {
+	// rest is until when it is asked last, because it did not answer. It is not given up, so that a machine whose network was away for
+	// a moment recovers at once, and one dead server does not slow down every lookup.
+	rest time.Time
+	// bare is until when it is asked without EDNS, which it does not understand.
+	bare time.Time
+	// lower is until when it is asked in lower case, since it does not repeat the case of a question.
+	lower time.Time
+}
+
+func (s *manners) get(server string) manner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.until == nil {
-		s.until = make(map[string]time.Time)
+	return s.of[server]
+}
+
+// learn changes what is known of a server.
+func (s *manners) learn(server string, change func(m *manner, now time.Time)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil {
+		s.of = make(map[string]manner)
 	}
-	now := time.Now()
-	fresh := now.After(s.until[server])
-	s.until[server] = now.Add(serverRest)
+	m := s.of[server]
+	change(&m, time.Now())
+	s.of[server] = m
+}
+
+// silent lets a server rest, and reports whether it did not before.
+func (s *manners) silent(server string) (fresh bool) {
+	s.learn(server, func(m *manner, now time.Time) {
+		fresh = !m.rest.After(now)
+		m.rest = now.Add(serverRest)
+	})
 	return fresh
 }
 
-func (s *rest) end(server string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.until, server)
+// answered ends the rest of a server.
+func (s *manners) answered(server string) {
+	if !s.get(server).rest.IsZero() {
+		s.learn(server, func(m *manner, _ time.Time) { m.rest = time.Time{} })
+	}
 }
 
-// last moves servers that rest to the end, in place.
-func (s *rest) last(servers []string) []string {
+func (s *manners) withoutEDNS(server string) {
+	s.learn(server, func(m *manner, now time.Time) { m.bare = now.Add(mannerMemory) })
+}
+
+func (s *manners) withoutCase(server string) {
+	s.learn(server, func(m *manner, now time.Time) { m.lower = now.Add(mannerMemory) })
+}
+
+// restingLast moves servers that rest to the end, in place.
+func (s *manners) restingLast(servers []string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	slices.SortStableFunc(servers, func(a, b string) int {
-		return resting(s.until[a], now) - resting(s.until[b], now)
+		return resting(s.of[a].rest, now) - resting(s.of[b].rest, now)
 	})
 	return servers
 }
