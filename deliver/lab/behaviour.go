@@ -62,9 +62,10 @@ type Behaviour interface{ behave(*conduct) }
 
 // conduct is all that a server does, put together from behaviours.
 type conduct struct {
-	offers []Offer
-	rules  []rule
-	script *script
+	offers  []Offer
+	rules   []rule
+	script  *script
+	latency time.Duration
 }
 
 // A rule decides one step. It must be safe for concurrent use, as sessions are concurrent.

@@ -281,21 +281,6 @@ func TestMistakesInTheSetupFailTheTest(t *testing.T) {
 	require.Len(t, f.said, 3)
 }
 
-func TestRoundTripsCanBeCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const trip = 20 * time.Millisecond
-		n, err := lab.New(lab.Options{InMemory: true, RoundTrip: trip})
-		require.NoError(t, err)
-		defer func() { require.NoError(t, n.Close()) }()
-		n.Server("mx.aol.test")
-		begin := time.Now()
-		c := dial(t, n, "mx.aol.test:25")
-		require.Equal(t, trip*3/2, time.Since(begin), "the connection, and half a trip of the greeting")
-		require.NoError(t, send(c, "a@b.test", []string{"a@aol.test"}, "x\r\n"))
-		require.Equal(t, trip*3/2+5*trip, time.Since(begin), "EHLO, MAIL, RCPT, DATA and the body")
-	})
-}
-
 func TestCloseWaitsForEverySession(t *testing.T) {
 	bothModes(t, func(t *testing.T, n *lab.Internet) {
 		hung := n.Server("hung.test", lab.Hang(lab.AtGreeting))

@@ -146,7 +146,7 @@ func (d *nameServer) close() {
 // dialDNS connects to the DNS server in memory. Both networks are streams there, with the framing of TCP: that is what
 // a DNS client speaks over a connection that is no net.PacketConn.
 func (n *Internet) dialDNS(network string) (net.Conn, error) {
-	client, server := n.pipeTo(n.dns.addr)
+	client, server := n.pipeTo(n.dns.addr, n.latency)
 	if !n.spawn(server, func() { n.dns.serveStream(server, network) }) {
 		return nil, net.ErrClosed
 	}

@@ -17,10 +17,10 @@ type Options struct {
 	// InMemory makes every connection, DNS included, a buffer in memory: for testing/synctest bubbles, and for tests
 	// by the thousand. Nothing outside the process can connect then.
 	InMemory bool
-	// RoundTrip is how long an answer takes to come back over a connection in memory; a connection costs one
-	// round trip too. In a bubble, time divided by it counts the round trips of a client. Default: none. Not used
-	// over real sockets.
-	RoundTrip time.Duration
+	// Latency is how long an octet is on its way to a mail server, and as long on the way back: a connection and every
+	// round trip over it cost twice as much (see [Server.RoundTrips]). In memory answers of the DNS server take their
+	// time too. A server can have its own ([Latency]). Default: none.
+	Latency time.Duration
 	// DNS is the address at which the DNS server listens, UDP and TCP. Default: 127.0.0.1 and any port. Not used
 	// in memory.
 	DNS string
@@ -30,7 +30,7 @@ type Options struct {
 // called from any goroutine, and while mail flows.
 type Internet struct {
 	inMemory bool
-	trip     time.Duration
+	latency  time.Duration
 	dns      *nameServer
 	ca       *Authority
 	fail     func(error) // set by Test: what to do about a mistake in the setup
@@ -60,7 +60,7 @@ const firstClientPort = 49152
 func New(opts Options) (*Internet, error) {
 	n := &Internet{
 		inMemory: opts.InMemory,
-		trip:     opts.RoundTrip,
+		latency:  opts.Latency,
 		dns:      newNameServer(),
 		ca:       new(Authority),
 		conns:    make(map[net.Conn]struct{}),
@@ -228,12 +228,12 @@ func wait(ctx context.Context, done <-chan struct{}, d time.Duration) error {
 }
 
 // pipeTo makes the two ends of a connection in memory from a fresh client port to an address.
-func (n *Internet) pipeTo(to netip.AddrPort) (client, server net.Conn) {
+func (n *Internet) pipeTo(to netip.AddrPort, latency time.Duration) (client, server *pipeConn) {
 	n.mu.Lock()
 	n.ports = max(n.ports+1, firstClientPort)
 	from := netip.AddrPortFrom(memoryClient, n.ports)
 	n.mu.Unlock()
-	return newPipe(net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to), n.trip/2)
+	return newPipe(net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to), latency)
 }
 
 // nextAddr allots an address to a server whose name is in no zone.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -13,10 +14,15 @@ import (
 // socket buffers of a TCP connection hold, so that pipelining which deadlocks on the net deadlocks here too.
 const pipeRoom = 256 << 10
 
-// newPipe makes a connection in memory; what is written arrives after delay. It waits only on condition variables, which is durable blocking to
-// testing/synctest, and every write is read as its own segment, as if each were one packet.
-func newPipe(client, server net.Addr, delay time.Duration) (net.Conn, net.Conn) {
+// newPipe makes a connection in memory; what is written arrives after delay. It waits only on condition variables, which
+// is durable blocking to testing/synctest, and every write is read as its own segment, as if each were one packet.
+func newPipe(client, server net.Addr, delay time.Duration) (*pipeConn, *pipeConn) {
+	near, far := new(atomic.Int64), new(atomic.Int64)
+	near.Store(1) // the connection itself
+	far.Store(1)
 	up, down := newStream(delay), newStream(delay)
+	up.from, up.to = near, far
+	down.from, down.to, down.back = far, near, 1
 	return &pipeConn{in: down, out: up, local: client, remote: server},
 		&pipeConn{in: up, out: down, local: server, remote: client}
 }
@@ -24,6 +30,10 @@ func newPipe(client, server net.Addr, delay time.Duration) (net.Conn, net.Conn) 
 // A stream is one direction of a connection in memory.
 type stream struct {
 	delay time.Duration
+	// How many round trips led to where the writing end and the reading end are: what is written has come as far as its
+	// writer, and what comes back to the client has made one more.
+	from, to *atomic.Int64
+	back     int64
 
 	mu       sync.Mutex // guards the fields below
 	changed  *sync.Cond
@@ -45,6 +55,7 @@ func newStream(delay time.Duration) *stream {
 type segment struct {
 	data    []byte
 	arrives time.Time // zero: at once
+	trips   int64
 }
 
 func (g segment) arrived() bool { return g.arrives.IsZero() || !time.Now().Before(g.arrives) }
@@ -103,6 +114,7 @@ func (s *stream) get(p []byte) (int, error) {
 
 func (s *stream) take(p []byte) int {
 	first := &s.segments[0]
+	s.to.Store(max(s.to.Load(), first.trips)) // nothing else stores there
 	k := copy(p, first.data)
 	first.data = first.data[k:]
 	if len(first.data) == 0 {
@@ -139,7 +151,7 @@ func (s *stream) put(p []byte) (int, error) {
 
 // append adds a segment. The caller holds s.mu.
 func (s *stream) append(data []byte) {
-	g := segment{data: append([]byte(nil), data...)}
+	g := segment{data: append([]byte(nil), data...), trips: s.from.Load() + s.back}
 	if s.delay > 0 {
 		g.arrives = time.Now().Add(s.delay)
 		time.AfterFunc(s.delay, s.wake)

@@ -9,7 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // defaultPort is where a server listens whose name says no port.
@@ -34,6 +36,7 @@ type Server struct {
 	played     int // sessions of the script that were begun
 	scriptErrs []error
 	open       map[*session]struct{}
+	trips      []*atomic.Int64 // of the connections in turn; nil where they are not counted
 	mail       []Message
 	transcript strings.Builder
 	changed    chan struct{} // closed at the next change
@@ -202,6 +205,10 @@ func (s *Server) connect(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 	if err := s.admit(ctx); err != nil {
 		return nil, err
 	}
+	latency := s.latency()
+	if err := wait(ctx, s.done, 2*latency); err != nil {
+		return nil, err
+	}
 	if !s.net.inMemory {
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.Addr())
 		if err != nil {
@@ -209,11 +216,8 @@ func (s *Server) connect(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 		}
 		return &elsewhere{Conn: conn, remote: net.TCPAddrFromAddrPort(to)}, nil
 	}
-	if err := wait(ctx, s.done, s.net.trip); err != nil {
-		return nil, err
-	}
-	client, server := s.net.pipeTo(to)
-	if !s.net.spawn(server, func() { s.serve(server) }) {
+	client, server := s.net.pipeTo(to, latency)
+	if !s.net.spawn(server, func() { s.serve(server, latency) }) {
 		return nil, syscall.ECONNREFUSED
 	}
 	return client, nil
@@ -257,7 +261,11 @@ func (s *Server) acceptLoop() {
 			if s.fixed.IsValid() && s.admitAccepted(conn) != nil {
 				return
 			}
-			s.serve(conn)
+			if latency := s.latency(); latency > 0 {
+				s.serveFar(conn, latency)
+			} else {
+				s.serve(conn, 0)
+			}
 		})
 	}
 }
@@ -272,11 +280,12 @@ func (s *Server) admitAccepted(conn net.Conn) error {
 }
 
 // serve runs one session.
-func (s *Server) serve(conn net.Conn) {
+func (s *Server) serve(conn net.Conn, latency time.Duration) {
 	c := s.begin(conn)
 	if c == nil {
 		return
 	}
+	c.latency = latency
 	defer s.end(c)
 	c.run()
 }
@@ -290,6 +299,7 @@ func (s *Server) begin(conn net.Conn) *session {
 	s.sessions++
 	c := newSession(s, s.sessions, conn)
 	s.open[c] = struct{}{}
+	s.trips = append(s.trips, tripsOf(conn))
 	s.touch()
 	return c
 }

@@ -28,14 +28,15 @@ var (
 
 // A session is one connection to a server, from the server's side. Only its own goroutine uses it, but for gone.
 type session struct {
-	srv    *Server
-	id     int
-	raw    net.Conn // as it was accepted
-	gone   func()   // closes raw and ends the session, whatever it waits for
-	over   <-chan struct{}
-	conn   net.Conn // raw or TLS over it
-	r      *bufio.Reader
-	client netip.AddrPort
+	srv     *Server
+	id      int
+	raw     net.Conn // as it was accepted
+	gone    func()   // closes raw and ends the session, whatever it waits for
+	over    <-chan struct{}
+	conn    net.Conn // raw or TLS over it
+	r       *bufio.Reader
+	client  netip.AddrPort
+	latency time.Duration // between server and client
 
 	offer  Offer // as it was at the connection or the last EHLO
 	caps   capabilities
@@ -79,6 +80,8 @@ func (s *session) run() {
 		if s.handshake() != nil {
 			return
 		}
+	} else if s.pause(s.latency) != nil { // the last packet of the connection's handshake is on its way
+		return
 	}
 	if dialogue, ok := s.srv.nextDialogue(); ok {
 		s.play(dialogue)
