@@ -23,3 +23,13 @@ const (
 	MaxReplyLine  = maxReplyLine
 	MaxReplyLines = maxReplyLines
 )
+
+// MaxAbsent bounds how many addresses are remembered not to answer.
+const MaxAbsent = maxAbsent
+
+// Absent is how many are.
+func Absent(d *Deliverer) int {
+	d.absent.mu.Lock()
+	defer d.absent.mu.Unlock()
+	return len(d.absent.known)
+}
