@@ -68,7 +68,7 @@ func (c *cache) get(k key, maxStale time.Duration) (res result, ok, ageing bool)
 		ageing = !entry.asked && entry.uses >= busyUses && left <= entry.life/prefetchShare && lasting(entry.result)
 		entry.asked = entry.asked || ageing
 		return entry.result, true, ageing
-	case -left >= maxStale || !lasting(entry.result):
+	case !entry.lasts(now, maxStale):
 		c.remove(element)
 	case now.Before(entry.patience):
 		c.order.MoveToFront(element)
@@ -87,15 +87,19 @@ func (c *cache) fallback(k key, failure *Error, maxStale time.Duration) (result,
 		return result{}, false
 	}
 	entry, now := element.Value.(*cached), time.Now()
-	left := entry.result.answer.Expires.Sub(now)
-	switch {
-	case left > 0:
+	if now.Before(entry.result.answer.Expires) {
 		return entry.result, true
-	case -left >= maxStale || !lasting(entry.result):
+	}
+	if !entry.lasts(now, maxStale) {
 		return result{}, false
 	}
 	entry.failure, entry.patience = failure, now.Add(failureRest)
 	return entry.stale(), true
+}
+
+// lasts reports whether a result whose time is over may still be used if need be.
+func (e *cached) lasts(now time.Time, maxStale time.Duration) bool {
+	return now.Sub(e.result.answer.Expires) < maxStale && lasting(e.result)
 }
 
 func (e *cached) stale() result {

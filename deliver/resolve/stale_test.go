@@ -110,6 +110,17 @@ func TestStaleAnswerHasAnEnd(t *testing.T) { // std: R4
 	}
 }
 
+// The bound counts when the answer is used, not when the servers were asked.
+func TestStaleAnswerEndsWhileServersAreAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := staleResolver(t, silence)
+		time.Sleep(time.Hour - 3*time.Second) // the attempts take two, and one has passed
+		_, seen, err := lookup(t, r)
+		requireTemporary(t, err)
+		assert.NoError(t, seen.Stale)
+	})
+}
+
 // Servers in trouble are not asked again for each lookup, and their recovery is seen.
 func TestStaleAnswerServesForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -352,7 +363,14 @@ func TestPrefetchesAreBounded(t *testing.T) {
 		assert.Zero(t, server.asked(), "nothing goes on behind a closed Resolver")
 		server.be(zone(t, lines...))
 		time.Sleep(time.Minute)
+		for range 4 {
+			round()
+		}
+		server.asked()
+		time.Sleep(55 * time.Second)
 		round()
+		synctest.Wait()
+		assert.Zero(t, server.asked(), "nor later")
 		require.NoError(t, r.Close())
 	})
 }
