@@ -34,6 +34,7 @@ type Step struct {
 	Client   netip.AddrPort // who is connected
 	Session  int            // counts the connections of the server, from 1
 	Sender   string         // reverse-path, from MAIL on
+	Size     int64          // octets of the message so far, at AtChunk and AtDot
 	To       []string       // the recipient at AtRcpt and, in LMTP, at AtDot; all accepted recipients from AtData on
 	TLS      bool
 	LoggedIn bool
@@ -46,8 +47,13 @@ type Answer struct {
 	Reply   string        // "550 5.1.1 No such user"; lines after the first one are joined to a multi-line reply
 	Raw     string        // octets to send as they are, instead of a reply
 	Endless bool          // send Raw again and again until the connection ends
+	Twice   bool          // send the reply, or Raw, a second time
+	Mute    bool          // do what the standard answer says, and say nothing
 	Hang    bool          // say nothing, for as long as the client stays
 	Drop    bool          // close the connection, after Raw if there is some
+	Reset   bool          // end the connection with a reset (RST) that throws away what is on its way, after Raw if there is some
+	Close   bool          // close the connection after the answer
+	After   int64         // at AtBody: read so many octets of the message before Hang, Drop or Reset
 	Keep    bool          // at AtDot: the message counts as arrived whatever the client is told
 	Delay   time.Duration // wait first; delays of several behaviours add up, and alone they decide nothing
 }
@@ -66,6 +72,7 @@ type conduct struct {
 	rules   []rule
 	script  *script
 	latency time.Duration
+	taps    []tap
 }
 
 // A rule decides one step. It must be safe for concurrent use, as sessions are concurrent.

@@ -49,8 +49,11 @@ func (s *session) cmdDATA(line, _ string) error {
 // silent plays a stage that has no reply.
 func (s *session) silent(at Stage) (Answer, error) {
 	a := s.srv.now().decide(s.step(at, ""))
-	if !a.Hang && !a.Drop {
+	if !a.Hang && !a.Drop && !a.Reset {
 		return a, s.pause(a.Delay)
+	}
+	if _, err := io.CopyN(io.Discard, s.r, a.After); err != nil {
+		return a, err
 	}
 	_, err := s.perform(a, at, "")
 	return a, err
@@ -126,7 +129,9 @@ func (s *session) cmdBDAT(line, arg string) error {
 	case s.tx.failed != nil:
 		return s.say(s.tx.reply())
 	}
-	ok, err := s.answer(s.step(AtChunk, line), fmt.Sprintf("250 2.0.0 %d octets received", size))
+	st := s.step(AtChunk, line)
+	st.Size = int64(len(s.tx.msg.Body))
+	ok, err := s.answer(st, fmt.Sprintf("250 2.0.0 %d octets received", size))
 	if !ok {
 		s.tx.failed = errRefused
 	}
@@ -170,6 +175,7 @@ func (s *session) finish(line string) error {
 	tx := s.tx
 	tx.msg.Received = time.Now()
 	st := s.step(AtDot, line)
+	st.Size = int64(len(tx.msg.Body))
 	s.tx = nil
 	if s.offer.LMTP {
 		return s.finishLMTP(tx, st)

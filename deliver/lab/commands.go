@@ -109,15 +109,26 @@ func (s *session) cmdSTARTTLS(line, _ string) error {
 	}
 	a := s.srv.now().decide(s.step(AtTLS, line))
 	ok, err := s.perform(a, AtTLS, usual)
-	if !ok || err != nil || a.Raw != "" {
+	if !ok || err != nil || (a.Raw != "" && !strings.HasPrefix(a.Raw, "220")) {
 		return err
 	}
 	// RFC 3207, section 4.2: everything that was learnt in the clear is forgotten.
 	s.helo, s.caps, s.tx, s.user = "", nil, nil, ""
-	if s.offer.TLS == TLSBroken {
+	return s.upgrade()
+}
+
+// upgrade is what comes of a handshake.
+func (s *session) upgrade() error {
+	switch s.offer.TLS {
+	case TLSBroken:
 		_, _ = s.r.Peek(1) // the client's hello
 		_ = s.write(junk)
 		return s.hang(AtTLS)
+	case TLSStalled:
+		return s.hang(AtTLS)
+	case TLSCut:
+		_, _ = s.r.Peek(1)
+		return errOver
 	}
 	return s.handshake()
 }

@@ -15,6 +15,9 @@
 //	mx.Behave()                                                // accepts again
 //	msgs, err := mx.WaitMail(ctx, 1)
 //
+// What came is in the [Message]; what was said is in the [Server.Transcript], octet by octet in a [Tap]. With
+// [Options.Latency] hosts are as far away as you like, and [Server.RoundTrips] counts what that costs a client.
+//
 // Addresses are fictive: [Internet.Dial] leads 192.0.2.10:25 to whichever server has the name that the zones give that
 // address to, and never leaves the machine. Servers for programs that cannot be given a dialer listen on a loopback
 // address that you choose ([Internet.Listen]).

@@ -58,12 +58,8 @@ func tripsOf(conn net.Conn) *atomic.Int64 {
 func (s *Server) serveFar(conn net.Conn, latency time.Duration) {
 	near, far := newPipe(conn.RemoteAddr(), conn.LocalAddr(), latency)
 	var up, down sync.WaitGroup
-	up.Go(func() { _ = pump(near, conn) })
-	down.Go(func() {
-		if tcp, ok := conn.(*net.TCPConn); ok && errors.Is(pump(conn, near), syscall.ECONNRESET) {
-			_ = tcp.SetLinger(0)
-		}
-	})
+	up.Go(func() { pump(near, conn) })
+	down.Go(func() { pump(conn, near) })
 	s.serve(far, latency)
 	_ = far.Close()
 	down.Wait()
@@ -72,11 +68,14 @@ func (s *Server) serveFar(conn net.Conn, latency time.Duration) {
 	_ = near.Close()
 }
 
-// pump copies until there is nothing more, and says so on the other side.
-func pump(to, from net.Conn) error {
+// pump copies until there is nothing more, and ends the other side in the same way.
+func pump(to, from net.Conn) {
 	_, err := io.Copy(to, from)
+	if errors.Is(err, syscall.ECONNRESET) {
+		reset(to)
+		return
+	}
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
-	return err
 }

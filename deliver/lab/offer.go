@@ -11,6 +11,8 @@ const (
 	TLSOffered                 // STARTTLS is offered
 	TLSRequired                // STARTTLS is offered, and MAIL without it gets 530 5.7.0 (RFC 3207, section 4)
 	TLSBroken                  // STARTTLS is offered, and the handshake fails
+	TLSStalled                 // STARTTLS is offered, and the handshake never goes on
+	TLSCut                     // STARTTLS is offered, and the connection ends in the handshake
 	TLSRefused                 // STARTTLS is offered, and answered 454 4.7.0
 	TLSImplicit                // TLS from the first octet (RFC 8314, section 3.3)
 )

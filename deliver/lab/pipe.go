@@ -41,6 +41,7 @@ type stream struct {
 	size     int
 	noReader bool // the reading end is closed
 	noWriter bool // the writing end is closed
+	reset    bool // the far end broke the connection
 	read     deadline
 	write    deadline
 }
@@ -101,6 +102,8 @@ func (s *stream) get(p []byte) (int, error) {
 			return 0, net.ErrClosed
 		case s.read.passed():
 			return 0, os.ErrDeadlineExceeded
+		case s.reset:
+			return 0, syscall.ECONNRESET
 		case len(s.segments) > 0 && s.segments[0].arrived():
 			return s.take(p), nil
 		case s.noWriter && len(s.segments) == 0:
@@ -178,6 +181,15 @@ func (s *stream) closeWriter() {
 	s.changed.Broadcast()
 }
 
+// breakOff is what a reset does to a direction whose other end still stands.
+func (s *stream) breakOff() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reset = true
+	s.segments, s.size = nil, 0
+	s.changed.Broadcast()
+}
+
 // A pipeConn is one end of a connection in memory.
 type pipeConn struct {
 	in, out       *stream
@@ -208,6 +220,13 @@ func (c *pipeConn) Close() error {
 	return nil
 }
 
+// Reset ends the connection as a TCP reset does: what was written and not read is lost, and the far end's next read says
+// so.
+func (c *pipeConn) Reset() {
+	c.out.breakOff()
+	_ = c.Close()
+}
+
 // CloseWrite ends this end's half, as on a TCP connection.
 func (c *pipeConn) CloseWrite() error {
 	c.out.closeWriter()
@@ -231,4 +250,15 @@ func (c *pipeConn) SetReadDeadline(t time.Time) error {
 func (c *pipeConn) SetWriteDeadline(t time.Time) error {
 	c.out.setDeadline(&c.out.write, t)
 	return nil
+}
+
+// reset ends a connection so that the far end sees a reset.
+func reset(conn net.Conn) {
+	switch c := conn.(type) {
+	case *pipeConn:
+		c.Reset()
+	case *net.TCPConn:
+		_ = c.SetLinger(0)
+	}
+	_ = conn.Close()
 }

@@ -57,7 +57,8 @@ type transaction struct {
 
 func newSession(srv *Server, id int, conn net.Conn) *session {
 	over := make(chan struct{})
-	s := &session{srv: srv, id: id, raw: conn, conn: conn, r: bufio.NewReader(conn), over: over}
+	s := &session{srv: srv, id: id, raw: conn, conn: conn, over: over}
+	s.r = bufio.NewReader(&tapped{s, conn})
 	s.gone = sync.OnceFunc(func() {
 		_ = conn.Close()
 		close(over)
@@ -203,25 +204,47 @@ func (s *session) perform(a Answer, at Stage, usual string) (bool, error) {
 	if err := s.pause(a.Delay); err != nil {
 		return false, err
 	}
+	if a.Raw != "" {
+		if err := s.sendRaw(a); err != nil {
+			return false, err
+		}
+	}
 	switch {
 	case a.Hang:
 		s.note("hangs at %s", at)
 		return false, s.hang(at)
-	case a.Raw != "":
-		if err := s.sendRaw(a); err != nil {
-			return false, err
-		}
-		if a.Drop {
-			return false, errOver
-		}
-		return accepts(at, a.Raw), nil
+	case a.Reset:
+		s.note("resets the connection at %s", at)
+		reset(s.raw)
+		return false, errOver
 	case a.Drop:
 		s.note("drops the connection at %s", at)
 		return false, errOver
-	case a.Reply != "":
-		usual = a.Reply
 	}
-	return accepts(at, usual), s.say(usual)
+	return s.reply(a, at, usual)
+}
+
+// reply says what an answer that leaves the connection says.
+func (s *session) reply(a Answer, at Stage, usual string) (bool, error) {
+	var err error
+	switch {
+	case a.Raw != "": // said already
+		usual = a.Raw
+	case a.Mute:
+		s.note("says nothing at %s", at)
+	default:
+		if a.Reply != "" {
+			usual = a.Reply
+		}
+		if err = s.say(usual); err == nil && a.Twice {
+			err = s.say(usual)
+		}
+	}
+	if a.Close && err == nil {
+		s.note("closes the connection after %s", at)
+		err = errOver
+	}
+	return accepts(at, usual), err
 }
 
 // takes reports whether an answer leaves a message taken.
@@ -229,7 +252,7 @@ func (a Answer) takes(usual string) bool {
 	switch {
 	case a.Keep:
 		return true
-	case a.Hang, a.Drop:
+	case a.Hang, a.Drop, a.Reset:
 		return false
 	case a.Raw != "":
 		return positive(a.Raw)
@@ -270,6 +293,9 @@ func (s *session) hang(at Stage) error {
 func (s *session) sendRaw(a Answer) error {
 	s.srv.record(s.id, "S:", a.Raw)
 	err := s.write(a.Raw)
+	if a.Twice && err == nil {
+		err = s.write(a.Raw)
+	}
 	for a.Endless && err == nil {
 		err = s.write(a.Raw)
 	}
@@ -337,7 +363,7 @@ func (s *session) handshake() error {
 		return err
 	}
 	state := conn.ConnectionState()
-	s.tls, s.conn, s.r = &state, conn, bufio.NewReader(conn)
+	s.tls, s.conn, s.r = &state, conn, bufio.NewReader(&tapped{s, conn})
 	s.note("%s, server name %q", tls.VersionName(state.Version), state.ServerName)
 	return nil
 }
