@@ -214,7 +214,7 @@ func (s *Server) connect(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 		if err != nil {
 			return nil, err
 		}
-		return &elsewhere{Conn: conn, remote: net.TCPAddrFromAddrPort(to)}, nil
+		return &elsewhere{TCPConn: conn.(*net.TCPConn), remote: net.TCPAddrFromAddrPort(to)}, nil
 	}
 	client, server := s.net.pipeTo(to, latency)
 	if !s.net.spawn(server, func() { s.serve(server, latency) }) {
@@ -225,7 +225,7 @@ func (s *Server) connect(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 
 // elsewhere is a connection that names the fictive address it was dialed to.
 type elsewhere struct {
-	net.Conn
+	*net.TCPConn
 	remote net.Addr
 }
 
