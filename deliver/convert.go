@@ -109,15 +109,15 @@ func newConversion(r io.ReadCloser, n need, plan []action) *conversion {
 
 // Read implements io.Reader.
 func (c *conversion) Read(p []byte) (n int, err error) {
-	if c.read == len(c.writer.out) {
-		c.read, c.writer.out = 0, c.writer.out[:0]
+	if c.read > 0 {
+		rest := copy(c.writer.out, c.writer.out[c.read:])
+		c.read, c.writer.out = 0, c.writer.out[:rest]
 	}
-	for len(c.writer.out)-c.read < len(p) && c.err == nil {
+	for len(c.writer.out) < min(len(p), surveyBlock) && c.err == nil {
 		c.err = c.walker.step()
 	}
-	n = copy(p, c.writer.out[c.read:])
-	c.read += n
-	if n == 0 && len(p) > 0 {
+	n = copy(p, c.writer.out)
+	if c.read = n; n == 0 && len(p) > 0 {
 		err = c.err
 	}
 	return n, err

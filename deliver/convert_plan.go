@@ -19,8 +19,6 @@ const (
 	isUTF8                         // what has no label is UTF-8
 )
 
-const converts = quote | encode | mendQuoted | mendEncoded
-
 // A planner is a sink that decides what to do with each entity.
 type planner struct {
 	need need

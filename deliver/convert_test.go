@@ -143,7 +143,7 @@ func TestConvertEightBit(t *testing.T) {
 			"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=o\nContent-Transfer-Encoding: 7bit\r\n\npr??\n--o\n" +
 				"Content-Type: multipart/alternative;\n boundary=\"i i\"\nContent-Transfer-Encoding: 7bit\r\n\n--i i\n" +
 				"Content-Type: text/plain; charset=x\nContent-Transfer-Encoding: quoted-printable\r\n\nplain and =C3=A9 =C3=A9\n--i i\nContent-Transfer-Encoding: 8bit\n\nascii\n--i i--\nepi ??\n--o\n" +
-				"Content-Type: message/rfc822\nContent-Transfer-Encoding: 7bit\r\n\nSubject: =?utf-8?b?w6k=?=\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\ninner text is here =C3=A9\n--o--\n??\n",
+				"Content-Type: message/rfc822\nContent-Transfer-Encoding: 7bit\r\n\nSubject: =?utf-8?q?=C3=A9?=\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\ninner text is here =C3=A9\n--o--\n??\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,12 +7,12 @@ import (
 
 // A writer is a sink that writes the message as planned.
 type writer struct {
-	need   need
-	plan   []action
-	out    []byte
-	body   encoder // of the leaf; nil where it stays as it is
-	labels bool    // the entity's Content-Transfer-Encoding was replaced
-	column int     // in a line of filler
+	need     need
+	plan     []action
+	out      []byte
+	body     encoder // of the leaf; nil where it stays as it is
+	labelled *entity // whose Content-Transfer-Encoding was replaced
+	column   int     // in a line of filler
 }
 
 // An encoder appends a leaf in another form. The text has no line ends in it, the last line may have none after it.
@@ -32,9 +32,9 @@ func (w *writer) action(e *entity) action {
 func (w *writer) field(e *entity, raw []byte) error {
 	if name, _ := splitField(raw); e.hasEncoding && fieldName(name) == "content-transfer-encoding" {
 		if label := w.label(e); label != "" {
-			if !w.labels {
+			if w.labelled != e { // there may be more than one
 				w.out = append(w.out, label...)
-				w.labels = true
+				w.labelled = e
 			}
 			return nil
 		}
@@ -75,7 +75,7 @@ func (w *writer) begin(e *entity, blank []byte) error {
 	if a&(quote|encode) != 0 {
 		w.addFields(e, a)
 	}
-	w.labels, w.body = false, nil
+	w.body = nil
 	switch {
 	case a&quote != 0:
 		w.body = &quoter{}

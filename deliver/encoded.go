@@ -27,7 +27,7 @@ const (
 // first has at most room octets, if that is enough for one.
 func encodedWords(text string, room int) (words []string) {
 	start, size, encoded := "=?"+charsetOf(text)+"?q?", quotedSize, quotedWord
-	if base64Size(text) < quotedSize(text) {
+	if base64Size(text)*3 < quotedSize(text)*2 { // otherwise people may want to read it as it is
 		start, size, encoded = "=?"+charsetOf(text)+"?b?", base64Size, base64.StdEncoding.EncodeToString
 	}
 	for room = min(longestWord, room); text != ""; room = longestWord {
