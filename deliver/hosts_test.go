@@ -208,27 +208,29 @@ func TestARaceHasItsBounds(t *testing.T) {
 	})
 }
 
-// A Deliverer that is to end while addresses are raced ends at once.
+const standby = "@ MX 10 a\n@ MX 20 b\na A 192.0.2.1\nb A 192.0.2.2"
+
+// An attempt that is to end while addresses are raced ends at once, and has learned nothing of the host.
 func TestARaceEndsWithItsAttempt(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
-		require.NoError(t, w.Zone("aol.test", both))
-		w.Server("mx.aol.test")
-		r := w.roads(map[string]road{six: {lost: true}, four: {lost: true}})
+		require.NoError(t, w.Zone("aol.test", standby+"\na AAAA 2001:db8::10"))
+		w.Server("a.aol.test")
+		w.Server("b.aol.test")
+		r := w.roads(map[string]road{six: {lost: true}, "192.0.2.1": {lost: true}})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		o := w.allIn(ctx, t, direct, letter("you@aol.test"))[0]
 		require.Equal(t, time.Second, o.End.Sub(o.Start))
 		require.Equal(t, deliver.StageConnect, o.Stage)
 		require.Len(t, o.Tried, 1)
+		require.Len(t, r.dials, 2)
 		r.mend(six, road{})
 		o = w.one(t, direct)
-		require.Equal(t, deliver.Delivered, o.Result, "an attempt that was cut short has learned nothing of the host: %v", o)
-		require.Equal(t, "[2001:db8::10]:25", o.Addr.String())
+		require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+		require.Equal(t, six+":25", o.Addr.String())
 		require.Empty(t, o.Tried)
 	})
 }
-
-const standby = "@ MX 10 a\n@ MX 20 b\na A 192.0.2.1\nb A 192.0.2.2"
 
 // many makes n attempts at once.
 func (w *world) many(t *testing.T, n int, to string) []deliver.Outcome {
@@ -271,7 +273,7 @@ func TestAHostThatDoesNotAnswerIsRemembered(t *testing.T) {
 		time.Sleep(2*time.Minute - time.Since(gone) - 1)
 		require.Equal(t, "b.aol.test", w.one(t, direct).Host)
 		require.Equal(t, 1, r.count("192.0.2.1"))
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		waited := 0
 		for _, o := range w.many(t, 50, "you@aol.test") {
 			require.Equal(t, "b.aol.test", o.Host)
@@ -355,6 +357,37 @@ func TestWhatWasPassedOverIsTriedLast(t *testing.T) {
 		require.Equal(t, []string{
 			"a.aol.test not tried again: at 00:00:00 UTC: no connection: dial tcp: connection refused", "b.aol.test 450 4.2.1 later",
 		}, tried)
+	})
+}
+
+// A host that answers at one address is not asked at the one that was passed over.
+func TestWhatWasPassedOverOfAHostThatAnswers(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		require.NoError(t, w.Zone("aol.test", both))
+		w.Server("mx.aol.test", lab.Refuse(lab.AtRcpt, "450 4.2.1 later"))
+		r := w.roads(map[string]road{six: {err: syscall.ECONNREFUSED}})
+		for range 3 {
+			require.Equal(t, "450 4.2.1 later", w.one(t, direct).Reply.Wire())
+		}
+		require.Equal(t, 1, r.count(six))
+	})
+}
+
+// Where TLS fails with a host that was passed over it has its chance in the clear too.
+//
+// std: T1
+func TestWhatWasPassedOverInTheClear(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		require.NoError(t, w.Zone("aol.test", standby))
+		w.Server("a.aol.test", lab.Offer{TLS: lab.TLSBroken})
+		w.Server("b.aol.test", lab.Refuse(lab.AtRcpt, "450 4.2.1 later"))
+		r := w.roads(map[string]road{"192.0.2.1": {err: syscall.ECONNREFUSED}})
+		require.Equal(t, deliver.TempFail, w.one(t, direct).Result)
+		r.mend("192.0.2.1", road{})
+		o := w.one(t, direct)
+		require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+		require.Equal(t, "a.aol.test", o.Host)
+		require.Empty(t, o.TLS.Version)
 	})
 }
 

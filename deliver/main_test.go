@@ -97,7 +97,9 @@ func newWorld(t *testing.T, n *lab.Internet) *world {
 // sockets makes a world of real sockets.
 func sockets(t *testing.T) *world {
 	t.Helper()
-	return newWorld(t, lab.Test(t))
+	w := newWorld(t, lab.Test(t))
+	w.d.Timeouts.NextAddress = -1 // no race against the clock of the machine
+	return w
 }
 
 // inMemory runs a test in a bubble, with connections in memory and a clock that costs no time.

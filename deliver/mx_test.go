@@ -3,8 +3,10 @@ package deliver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -139,6 +141,15 @@ func TestWhatDNSSays(t *testing.T) {
 		"localhost":          {zone: "@ MX 10 localhost.", want: "permfail 5.4.4", words: "lead nowhere"},
 		"private and public": {zone: "@ MX 10 mx\nmx A 10.1.2.3\nmx A 192.0.2.10", want: "delivered 2.0.0"},
 		"an address as name": {zone: "@ MX 10 10.1.2.3.", want: "permfail 5.4.4", words: "10.1.2.3"},
+		// std: R2
+		"a public address as name": {zone: "@ MX 10 192.0.2.10.\n@ A 192.0.2.10", want: "permfail 5.4.4", words: "192.0.2.10 is an address, and no name"},
+		"an IPv6 address as name":  {zone: "@ MX 10 2001:db8::10.", want: "permfail 5.4.4", words: "2001:db8::10 is an address, and no name"},
+		"our address as name":      {zone: "@ MX 10 203.0.113.25.", want: "permfail 5.4.4", words: "203.0.113.25 is an address"},
+		"addresses beside a host":  {zone: "@ MX 0 192.0.2.99.\n@ MX 5 203.0.113.25.\n@ MX 10 mx\nmx A 192.0.2.10", want: "delivered 2.0.0"},
+		"an address and a null MX": {zone: "@ MX 0 .\n@ MX 10 192.0.2.10.", want: "permfail 5.4.4", words: "192.0.2.10 is an address"},
+		"an address beside a host that is down": {
+			zone: "@ MX 10 192.0.2.10.\n@ MX 20 down\ndown A 192.0.2.99", want: "tempfail 4.4.1", words: "no connection",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, func(t *testing.T, w *world) {
@@ -294,6 +305,35 @@ func TestSoManyAddressesAndNoMore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A stranger's zone may have any number of hosts and addresses: what is asked of DNS and of hosts for it is bounded.
+//
+// std: R7
+func TestZonesWithoutBounds(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		seen := w.watch()
+		var zone strings.Builder
+		for i := range 500 {
+			fmt.Fprintf(&zone, "@ MX %d mx%d\n", i/100, i)
+			for k := range 4 {
+				fmt.Fprintf(&zone, "mx%d A 192.0.2.%d\nmx%d AAAA 2001:db8::%x\n", i, (i+k)%200+1, i, i+k+1)
+			}
+		}
+		require.NoError(t, w.Zone("aol.test", zone.String()))
+		o := w.one(t, direct)
+		require.Equal(t, "tempfail 4.4.1", o.Result.String()+" "+o.Status.String(), "%v", o)
+		require.Len(t, seen.connects, 10)
+		require.Len(t, o.Tried, 9)
+		require.Len(t, seen.hosts[0], 5)
+		require.LessOrEqual(t, len(w.Queries()), 1+2*5, "the hosts that are tried are looked up, and no others")
+		for _, c := range seen.connects {
+			host, _, _ := strings.Cut(c, ".aol.test ")
+			number, err := strconv.Atoi(strings.TrimPrefix(host, "mx"))
+			require.NoError(t, err)
+			require.Less(t, number, 100, "the best of them are tried")
+		}
+	})
 }
 
 // std: R8

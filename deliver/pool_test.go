@@ -96,6 +96,88 @@ func TestAConnectionThatDiedIdleIsNotAnAttempt(t *testing.T) {
 	}
 }
 
+// What a host said while its connection was idle is noticed before it is used.
+//
+// std: C15
+func TestWhatWasSaidToAnIdleConnection(t *testing.T) {
+	for name, said := range map[string]string{
+		"goodbye":            "S: 421 4.4.2 idle for too long\nS-CLOSE",
+		"goodbye, and open":  "S: 421 4.4.2 idle for too long\nS: 421 bye\nS-HANG",
+		"nothing":            "S-CLOSE",
+		"what was not asked": "S: 250 2.0.0 ok\nS: 250 bye\nS-HANG",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := sockets(t)
+			mx, err := w.Listen("mx.aol.test", "127.0.0.1:0",
+				lab.Script(upToBody+"C-BODY\nS: 250 taken\nS-WAIT 20ms\n"+said+"\n----\n"+upToBody+"C-BODY\nS: 250 taken\n"))
+			require.NoError(t, err)
+			w.d.Limits.IdleTime = time.Hour
+			direct := by(t, "smtp://"+mx.Addr())
+			require.Equal(t, deliver.Delivered, w.one(t, direct).Result)
+			if strings.HasSuffix(said, "S-HANG") {
+				require.NoError(t, mx.WaitTranscript(t.Context(), "bye")) // and what stands before it was sent
+			} else {
+				require.NoError(t, mx.Wait(t.Context(), func() bool { _, open := mx.Connections(); return open == 0 }))
+			}
+			o := w.one(t, direct)
+			require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+			require.Empty(t, o.Tried)
+			require.Contains(t, w.said.by('*'), "the host ended the connection while it was idle")
+			require.Equal(t, 2, strings.Count(strings.Join(w.said.by('C'), "\n"), "MAIL FROM"), "nothing was said to it")
+			require.Equal(t, 2, opened(mx))
+		})
+	}
+}
+
+// Domains that share a host share its connections, whatever they call it by, and not where their routes ask for more.
+//
+// std: C15
+func TestDomainsWithOneHostShareItsConnections(t *testing.T) {
+	bothWays(t, func(t *testing.T, w *world) {
+		mx := w.Server("mx.aol.test", lab.Offer{TLS: lab.TLSOffered})
+		require.NoError(t, w.Zone("one.test", "@ MX 10 mx.aol.test."))
+		require.NoError(t, w.Zone("two.test", "@ MX 5 MX.aol.test."))
+		for i, tt := range []struct {
+			to, hops string
+			opened   int
+		}{
+			{"you@aol.test", "direct", 1},
+			{"you@one.test", "direct", 1},
+			{"you@two.test", "direct", 1},
+			{"you@two.test", "smtp://mx.aol.test", 1},
+			{"you@two.test", "direct tls=verified", 2}, // a connection under a weaker policy does not do
+			{"you@one.test", "direct tls=verified", 2},
+			{"you@one.test", "direct tls=required", 3},
+			{"you@aol.test", "direct", 3},
+			{"you@aol.test", "direct helo6=six.example", 3}, // which is for IPv6
+		} {
+			o := w.all(t, by(t, tt.hops), letter(tt.to))[0]
+			require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+			require.Equal(t, tt.opened, opened(mx), "%d: %s by %s", i, tt.to, tt.hops)
+		}
+		for _, o := range w.all(t, direct, letter("you@one.test", "you@aol.test", "you@two.test")) {
+			require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+		}
+		require.Equal(t, 3, opened(mx), "within one message too")
+	})
+}
+
+// A host with several addresses is not connected to again where one of them has a connection.
+func TestAKeptConnectionIsBetterThanAnotherAddress(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		require.NoError(t, w.Zone("aol.test", both))
+		mx := w.Server("mx.aol.test")
+		r := w.roads(map[string]road{six: {lost: true}})
+		for range 10 {
+			o := w.one(t, direct)
+			require.Equal(t, deliver.Delivered, o.Result)
+			require.Empty(t, o.Tried)
+		}
+		require.Equal(t, 1, opened(mx))
+		require.Len(t, r.dials, 2)
+	})
+}
+
 // std: C15
 func TestAnIdleConnectionThatFellSilentIsNotAnAttempt(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
@@ -105,6 +187,19 @@ func TestAnIdleConnectionThatFellSilentIsNotAnAttempt(t *testing.T) {
 		o := w.one(t, direct)
 		require.Equal(t, deliver.Delivered, o.Result, "%v", o)
 		require.Empty(t, o.Tried)
+	})
+}
+
+// Where one idle connection has died those beside it have too, most likely: a new one is made.
+func TestSeveralIdleConnectionsThatFellSilent(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		mx := w.Server("mx.aol.test", lab.On(lab.AtMail, func(lab.Step) lab.Answer { return lab.Answer{Delay: time.Second} }))
+		w.many(t, 3, "you@aol.test")
+		require.Equal(t, 3, opened(mx))
+		mx.Behave(lab.On(lab.AtMail, func(s lab.Step) lab.Answer { return lab.Answer{Hang: s.Session <= 3} }))
+		o := w.one(t, direct)
+		require.Equal(t, 4, opened(mx))
+		require.Equal(t, 5*time.Minute+time.Second, o.End.Sub(o.Start), "of one, and what the new one took")
 	})
 }
 
