@@ -54,8 +54,23 @@ func ExampleResolver_Lookup() {
 		log.Print(err)
 		return
 	}
-	if answer.Secure && len(answer.Records) > 0 {
-		fmt.Println("DANE applies until", answer.Expires)
+	for _, tlsa := range resolve.Records[*dns.TLSA](answer) {
+		fmt.Println("DANE applies:", answer.Secure, tlsa.Usage, tlsa.Selector, tlsa.MatchingType, tlsa.Certificate)
+	}
+}
+
+// Ask a blocklist about an address: what it says is an address itself, and a name that does not exist is good news.
+func ExampleResolver_Lookup_blocklist() {
+	resolver := resolve.Resolver{Servers: []string{"127.0.0.1:53"}}
+	answer, err := resolver.Lookup(context.Background(), "1.2.0.192.dnsbl.example", dns.TypeA)
+	var failure *resolve.Error
+	switch {
+	case errors.As(err, &failure) && failure.NotFound:
+		fmt.Println("not listed")
+	case err != nil:
+		fmt.Println("nobody knows:", err)
+	default:
+		fmt.Println("listed:", answer.Addrs())
 	}
 }
 
@@ -65,6 +80,9 @@ func ExampleWithTrace() {
 		Answered: func(answer resolve.Answer, err error) {
 			if len(answer.Aliases) > 0 {
 				log.Printf("%s is an alias of %s", answer.Name, answer.Owner())
+			}
+			if answer.Stale != nil {
+				log.Printf("an answer of %s is used, since now there is none: %v", answer.Expires, answer.Stale)
 			}
 		},
 	})
