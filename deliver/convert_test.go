@@ -47,6 +47,7 @@ func converted(t require.TestingT, text string, n need) (string, *conversionErro
 	return string(out), nil
 }
 
+// std: C17
 func TestSurvey(t *testing.T) {
 	x := strings.Repeat("x", 998)
 	for name, tt := range map[string]struct {
@@ -154,6 +155,8 @@ func TestConvertEightBit(t *testing.T) {
 	}
 }
 
+// std: C8
+// std: C12
 func FuzzConvert(f *testing.F) {
 	for _, s := range []string{
 		"Subject: ä\n\nö", "From: ä <a@ä.de>\r\n\r\n", "Content-Type: multipart/mixed; boundary=a\n\n--a\n\nä\n--a--\n",
