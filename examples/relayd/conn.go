@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -37,18 +38,25 @@ type conn struct {
 	client netip.Addr
 	born   time.Time
 
-	buf   *[inputSize]byte
-	in    []byte                 // the part of buf that was read and not handed on
-	line  []byte                 // the command that go-smtp works on, valid until the next Read
-	mid   bool                   // what was handed on last did not end its line
-	chunk int64                  // octets of a BDAT chunk that are still to come
-	esmtp bool                   // the client said EHLO, not HELO
-	owed  []byte                 // what go-smtp has to read before anything else
-	last  atomic.Bool            // the next reply is the last one
-	gone  bool                   // nothing more can be read
-	mute  bool                   // the last word was said: what go-smtp still has to say comes too late
-	told  atomic.Pointer[string] // the session's last refusal, which the log has
-	out   []byte                 // replies that were not sent yet
+	stream  io.ReadWriter // the connection itself, or TLS upon it
+	secure  *tls.Conn     // nil in the clear
+	cipher  string        // its cipher suite
+	greeted bool          // the client has said EHLO or HELO since it began, or since it began anew within TLS
+
+	buf      *[inputSize]byte
+	in       []byte                 // the part of buf that was read and not handed on
+	line     []byte                 // the command that go-smtp works on, valid until the next Read
+	mid      bool                   // what was handed on last did not end its line
+	chunk    int64                  // octets of a BDAT chunk that are still to come
+	esmtp    bool                   // the client said EHLO, not HELO
+	taken    []parameter            // of the newest MAIL, which go-smtp does not see
+	owed     []byte                 // what go-smtp has to read before anything else
+	last     atomic.Bool            // the next reply is the last one
+	gone     bool                   // nothing more can be read
+	greeting bool                   // the first line of the answer to EHLO or HELO is to come
+	mute     bool                   // the last word was said: what go-smtp still has to say comes too late
+	told     atomic.Pointer[string] // the session's last refusal, which the log has
+	out      []byte                 // replies that were not sent yet
 
 	mu      sync.Mutex
 	bye     string    // guarded by mu: why it is to end as soon as no message is coming in, as a reply
@@ -67,32 +75,43 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.owed = c.owed[n:]
 		return n, nil
 	}
-	if c.last.Load() || c.gone {
-		return 0, c.hangUp()
+	for more := true; more; more = c.startsTLS() {
+		if c.last.Load() || c.gone {
+			return 0, c.hangUp()
+		}
+		if c.chunk > 0 {
+			return c.readChunk(p)
+		}
+		if err := c.readLine(len(p)); err != nil {
+			return 0, err
+		}
 	}
-	if c.chunk > 0 {
-		return c.readChunk(p)
+	line := c.line
+	if !c.mid {
+		line = c.notice()
 	}
+	c.mid = c.line[len(c.line)-1] != '\n'
+	return copy(p, line), nil
+}
+
+// readLine reads a command, or as much of one as most octets.
+func (c *conn) readLine(most int) error {
 	end := bytes.IndexByte(c.in, '\n') + 1
 	for end == 0 && len(c.in) < inputSize {
 		if err := c.fill(); err != nil {
-			return 0, c.lost(err)
+			return c.lost(err)
 		}
 		end = bytes.IndexByte(c.in, '\n') + 1
 	}
 	if c.mustEnd() { // what was pipelined does not count
-		return 0, c.lost(errEnded)
+		return c.lost(errEnded)
 	}
 	if end == 0 {
 		end = len(c.in) // a line without end: go-smtp has a limit for those
 	}
-	n := copy(p, c.in[:end])
+	n := min(most, end)
 	c.line, c.in = c.in[:n], c.in[n:]
-	if !c.mid {
-		c.notice()
-	}
-	c.mid = c.line[n-1] != '\n'
-	return n, nil
+	return nil
 }
 
 func (c *conn) readChunk(p []byte) (int, error) {
@@ -108,16 +127,20 @@ func (c *conn) readChunk(p []byte) (int, error) {
 	return n, nil
 }
 
-// notice reads from a command what go-smtp does not tell a session.
-func (c *conn) notice() {
+// notice reads from a command what go-smtp does not tell a session. It gives the command as go-smtp is to see it, which is not
+// longer.
+func (c *conn) notice() (line []byte) {
 	if len(c.line) < 5 {
-		return
+		return c.line
 	}
 	switch verb, rest := string(bytes.ToUpper(c.line[:5])), bytes.Fields(c.line[5:]); verb {
-	case "EHLO ":
-		c.esmtp = true
-	case "HELO ":
-		c.esmtp = false
+	case "EHLO ", "HELO ":
+		c.esmtp, c.greeting = verb == "EHLO ", true
+	case "MAIL ":
+		if c.taken = nil; c.line[len(c.line)-1] == '\n' {
+			line, c.taken = takeParameters(c.line)
+			return line
+		}
 	case "BDAT ": // the chunk follows whatever the answer, if the command can be read at all (RFC 3030, section 2)
 		if len(rest) == 1 || (len(rest) == 2 && bytes.EqualFold(rest[1], []byte("LAST"))) {
 			n, err := strconv.ParseUint(string(rest[0]), 10, 32)
@@ -126,6 +149,7 @@ func (c *conn) notice() {
 			}
 		}
 	}
+	return c.line
 }
 
 // errEnded is why a read fails when the relay wants the connection to end.
@@ -141,7 +165,7 @@ func (c *conn) fill() error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	k, err := c.Conn.Read(c.buf[n:])
+	k, err := c.stream.Read(c.buf[n:])
 	c.mu.Lock()
 	c.waiting = time.Time{}
 	c.mu.Unlock()
@@ -207,6 +231,7 @@ func (c *conn) hangUp() error {
 		return io.EOF
 	}
 	c.gone = true
+	c.closeTLS()
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		linger := lingerTime
 		if c.list.isEnding() {
@@ -227,6 +252,9 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.refuses(string(bytes.TrimRight(p, "\r\n")))
 	}
 	c.out = append(c.out, p...)
+	if c.greeting {
+		c.out = append(c.out, c.answerEHLO(p)...)
+	}
 	if len(c.out) < outputSize {
 		return len(p), nil
 	}
@@ -312,7 +340,7 @@ func (c *conn) flush() error {
 		return nil
 	}
 	c.SetWriteDeadline(time.Now().Add(writeTime))
-	_, err := c.Conn.Write(c.out)
+	_, err := c.stream.Write(c.out)
 	c.out = c.out[:0]
 	return err
 }
@@ -323,6 +351,7 @@ func (c *conn) Close() error {
 		return net.ErrClosed
 	}
 	c.flush()
+	c.closeTLS()
 	c.gone = true
 	inputs.Put(c.buf)
 	c.in, c.line = nil, nil

@@ -139,12 +139,17 @@ type lineCheck struct {
 	r    io.Reader
 	size int64 // octets so far
 	cr   bool  // the last octet was CR
+
+	binary bool // it has no lines (RFC 3030), and goes only to hosts that count its octets
 }
 
 // Read implements io.Reader.
 func (l *lineCheck) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	l.size += int64(n)
+	if l.binary {
+		return n, err
+	}
 	if bad := l.check(p[:n]); bad != nil {
 		return 0, bad
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -31,7 +30,7 @@ func readData(tb testing.TB, wire []byte, piece int, most int64) (message, rest 
 	}()
 	list := &listener{}
 	list.user.init()
-	c := &conn{Conn: near, list: list, class: &list.user, buf: new([inputSize]byte)}
+	c := &conn{Conn: near, stream: near, list: list, class: &list.user, buf: new([inputSize]byte)}
 	c.class.idle = 1 << 40
 	defer near.Close()
 	message, err = io.ReadAll(newDotReader(c, most))
@@ -103,53 +102,6 @@ func FuzzLineCheck(f *testing.F) {
 			require.Equal(t, text, string(got))
 		}
 	})
-}
-
-func FuzzHeaderReader(f *testing.F) {
-	for _, seed := range []string{
-		"", "\r\n", "a", "A: b\r\n\r\nbody", "Return-Path: <x>\r\nA: b\r\n\r\nReturn-Path: y\r\n", "A: b\r\n Return-Path: z\r\nRETURN-PATH: x\r\n\ty\r\n\r\n",
-		"Return-Path: " + strings.Repeat("x", 3*headerSize) + "\r\nA: b\r\n\r\n", "A: " + strings.Repeat("y", 3*headerSize) + "\r\nReturn-Path: x", "none\r\nReturn-Path: x\r\n",
-		"Dear Bob,\r\nA: b", " A: b", "Return-Path: x\r\n y\r\nz", ">From x\r\nA: b", "A : b", ": b", "\x80: b",
-	} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		want := withoutReturnPath(text)
-		for _, r := range []io.Reader{strings.NewReader(text), iotest.HalfReader(strings.NewReader(text)), iotest.DataErrReader(strings.NewReader(text))} {
-			got, err := io.ReadAll(&headerReader{r: bufio.NewReaderSize(r, headerSize)})
-			require.NoError(t, err)
-			require.Equal(t, want, string(got))
-		}
-		got, err := io.ReadAll(iotest.OneByteReader(&headerReader{r: bufio.NewReaderSize(strings.NewReader(text), headerSize)}))
-		require.NoError(t, err)
-		require.Equal(t, want, string(got))
-	})
-}
-
-// withoutReturnPath says the same as headerReader with all of the message at hand.
-func withoutReturnPath(text string) string {
-	var b strings.Builder
-	drop := false
-	lines := strings.SplitAfter(text, "\n")
-	noHeader := regexp.MustCompile(`^[^\r\n]`)
-	header := regexp.MustCompile(`^(>*From |[!-9;-~]+[ \t]*:)`)
-	for i, line := range lines {
-		head := line[:min(len(line), headerSize)]
-		if b.Len() == 0 && !(drop && strings.Trim(line[:min(len(line), 1)], " \t") == "") && noHeader.MatchString(line) && !header.MatchString(head) {
-			return "\r\n" + strings.Join(lines[i:], "")
-		}
-		if !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") && line != "" {
-			if strings.Index(head, ":") <= 0 {
-				b.WriteString(strings.Join(lines[i:], ""))
-				break
-			}
-			drop = len(line) >= 12 && strings.EqualFold(line[:12], "return-path:")
-		}
-		if !drop {
-			b.WriteString(line)
-		}
-	}
-	return b.String()
 }
 
 func TestPathIn(t *testing.T) {

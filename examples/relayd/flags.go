@@ -38,6 +38,8 @@ type options struct {
 	console                    string
 	logFile, transcript        string
 	caFile                     string
+	certFile, keyFile          string
+	submission                 bool
 	relayFromText, retry       string
 	delayAfter, lifetime, port string
 	maxSizeText                string
@@ -60,6 +62,8 @@ Taking mail
   -max-per-client N      connections at once from one address that may relay (500); where these or all
                          connections are taken, the one that has idled for longest gives way
   -idle D                how long a client may be silent (5m)
+  -cert FILE -key FILE   certificate chain and key, PEM: offers STARTTLS, and within TLS REQUIRETLS
+  -submission            mail begins here: a Date, Message-ID or From that a message lacks is added (RFC 6409)
 
 Keeping it
   -spool DIR             queue on disk (./spool)
@@ -89,8 +93,12 @@ Watching it
   -log FILE              log, a JSON object a line (standard error)
   -transcript FILE       session log: every line of every SMTP session that sends mail, without secrets
 
-Times are like 90s, 15m, 4h or 5d. SIGHUP reads the routes again and reopens the log files; SIGTERM stops within 10 s, and
-what is under way then is finished or put back. Nothing that was answered with 250 is lost, not by SIGKILL either.
+Clients may ask for DSN, SMTPUTF8, BINARYMIME, MT-PRIORITY (what is higher goes first), DELIVERBY (mail that is not delivered in
+time comes back then, or is told of) and REQUIRETLS (only to hosts with verified TLS that promise the same).
+
+Times are like 90s, 15m, 4h or 5d. SIGHUP reads routes and certificate again and reopens the log files; SIGTERM stops
+within 10 s, and what is under way then is finished or put back. Nothing that was answered with 250 is lost, not by SIGKILL
+either.
 `
 
 // parseFlags reads the command line. It returns flag.ErrHelp where help was asked for and printed to out. All other
@@ -130,6 +138,9 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.dns, "dns", "", "")
 	fs.StringVar(&o.port, "smtp-port", "25", "")
 	fs.BoolVar(&o.allowLoopback, "allow-loopback", false, "")
+	fs.StringVar(&o.certFile, "cert", "", "")
+	fs.StringVar(&o.keyFile, "key", "", "")
+	fs.BoolVar(&o.submission, "submission", false, "")
 	fs.StringVar(&o.caFile, "ca", "", "")
 	fs.StringVar(&o.retry, "retry", "", "")
 	fs.StringVar(&o.delayAfter, "delay-after", "4h", "")
@@ -166,6 +177,7 @@ func (o *options) check() error {
 	note("delay-after", o.checkDelayAfter())
 	note("lifetime", o.checkLifetime())
 	note("ca", o.readRoots())
+	note("cert", o.checkCertificate())
 	if o.console != "" {
 		note("console", checkAddr(o.console))
 	}
@@ -349,6 +361,13 @@ func parseDuration(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is no time: write it like 90s, 15m, 4h or 5d", s)
 	}
 	return d, nil
+}
+
+func (o *options) checkCertificate() error {
+	if (o.certFile == "") != (o.keyFile == "") {
+		return fmt.Errorf("-cert and -key go together: the one without the other is of no use")
+	}
+	return nil
 }
 
 // readRoots adds the roots of -ca to the system's.

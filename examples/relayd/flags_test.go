@@ -18,7 +18,7 @@ func TestHelp(t *testing.T) {
 	require.NoError(t, err, "help was asked for: exit code 0, on standard output")
 	for _, flag := range []string{
 		"listen", "spool", "queue", "routes", "hostname", "dns", "smtp-port", "allow-loopback", "relay-from", "retry", "delay-after", "lifetime",
-		"console", "log", "transcript", "ca", "max-size", "max-recipients", "max-connections", "max-per-client", "idle",
+		"console", "log", "transcript", "ca", "max-size", "max-recipients", "max-connections", "max-per-client", "idle", "cert", "submission",
 	} {
 		assert.Contains(t, string(out), "\n  -"+flag+" ")
 	}

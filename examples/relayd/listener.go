@@ -3,6 +3,7 @@ package main
 // Slots for connections: users find room, however many strangers there are.
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -50,6 +51,7 @@ type listener struct {
 	log       *slog.Logger
 	metrics   *metrics
 	policy    *relaycheck.Policy
+	tls       *tls.Config // nil without a certificate
 	user      class
 	stranger  class
 	lastNoted time.Time // of a refusal, for the log; used by Accept alone
@@ -61,10 +63,10 @@ type listener struct {
 }
 
 // newListener divides max connections between the classes.
-func newListener(l net.Listener, o *options, p *relaycheck.Policy, log *slog.Logger, m *metrics) *listener {
+func newListener(l net.Listener, o *options, p *relaycheck.Policy, cert *certificate, log *slog.Logger, m *metrics) *listener {
 	few := max(1, o.maxConnections/10)
 	list := &listener{
-		Listener: l, name: o.hostname, log: log, metrics: m, policy: p,
+		Listener: l, name: o.hostname, log: log, metrics: m, policy: p, tls: cert.config(),
 		user:     class{name: "user", max: max(1, o.maxConnections-few), perClient: o.maxPerClient, idle: o.idle, yields: true},
 		stranger: class{name: "stranger", max: few, perClient: max(1, few/10), idle: strangerIdle, life: strangerLife},
 	}
@@ -96,7 +98,7 @@ func (l *listener) admit(nc net.Conn) (c *conn, refusal string) {
 	if l.policy.Allows(relaycheck.Client{Addr: client}) {
 		cl = &l.user
 	}
-	c = &conn{Conn: nc, list: l, class: cl, client: client, born: time.Now()}
+	c = &conn{Conn: nc, stream: nc, list: l, class: cl, client: client, born: time.Now()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if refusal := l.refusal(cl, client); refusal != "" {

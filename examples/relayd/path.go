@@ -20,27 +20,41 @@ func (c *conn) path(parsed string) string {
 // pathIn finds the address in MAIL FROM:<address> or RCPT TO:<address>, without a source route (RFC 5321, section 4.1.1.3
 // and appendix C).
 func pathIn(line []byte) (string, bool) {
-	_, after, ok := bytes.Cut(line, []byte(":"))
-	if !ok {
-		return "", false
+	start, end, ok := pathAt(line)
+	return string(line[start:end]), ok
+}
+
+// pathAt tells where it is.
+func pathAt(line []byte) (start, end int, ok bool) {
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 {
+		return 0, 0, false
 	}
-	s := strings.TrimSpace(string(after))
-	s = strings.TrimPrefix(s, "<")
-	if strings.HasPrefix(s, "@") {
-		_, s, ok = strings.Cut(s, ":")
+	length := len(bytes.TrimRight(line, " \t\r\n"))
+	start = len(line) - len(bytes.TrimLeft(line[colon+1:], " \t\r\n"))
+	if start < length && line[start] == '<' {
+		start++
 	}
+	if start < length && line[start] == '@' {
+		i := bytes.IndexByte(line[start:length], ':')
+		if i < 0 {
+			return 0, 0, false
+		}
+		start += i + 1
+	}
+	start = min(start, length)
 	quoted := false
-	for i := 0; i < len(s); i++ {
+	for end = start; end < length; end++ {
 		switch {
-		case quoted && s[i] == '\\':
-			i++
-		case s[i] == '"':
+		case quoted && line[end] == '\\':
+			end++
+		case line[end] == '"':
 			quoted = !quoted
-		case !quoted && strings.IndexByte("> \t", s[i]) >= 0:
-			return s[:i], ok
+		case !quoted && bytes.IndexByte([]byte("> \t"), line[end]) >= 0:
+			return start, end, true
 		}
 	}
-	return s, ok && !quoted
+	return start, length, !quoted
 }
 
 // unquote takes the quotes off a local part, as go-smtp does.

@@ -36,6 +36,7 @@ type relay struct {
 
 	policy   *relaycheck.Policy
 	refusals *relaycheck.Refusals
+	cert     *certificate // nil without -cert
 	listener *listener
 	server   *smtp.Server
 	console  *http.Server // nil without -console
@@ -71,6 +72,9 @@ func newRelay(o *options) (r *relay, err error) {
 		if r.routes, err = route.NewReloader(o.routes, r.deliverer); err != nil {
 			return r, fmt.Errorf("-routes: %w", err)
 		}
+	}
+	if r.cert, err = openCertificate(o.certFile, o.keyFile); err != nil {
+		return r, err
 	}
 	if err := r.listen(); err != nil {
 		return r, err
@@ -128,7 +132,7 @@ func (r *relay) listen() error {
 		return fmt.Errorf("-listen: %w", err)
 	}
 	r.policy = newPolicy(r.opts, l.Addr())
-	r.listener = newListener(l, r.opts, r.policy, r.log, r.metrics)
+	r.listener = newListener(l, r.opts, r.policy, r.cert, r.log, r.metrics)
 	if r.opts.console == "" {
 		return nil
 	}
@@ -267,6 +271,11 @@ func (r *relay) reload() {
 	for _, f := range r.files {
 		if err := f.reopen(); err != nil {
 			r.log.Error("a log file stays as it is", "error", err)
+		}
+	}
+	if r.cert != nil {
+		if err := r.cert.reload(); err != nil {
+			r.log.Error("the new certificate is broken, the old one stays in use", "error", err)
 		}
 	}
 	if r.routes == nil {

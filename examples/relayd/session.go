@@ -3,7 +3,6 @@ package main
 // From SMTP commands to the queue: envelope, refusals, and a 250 only for what is safe.
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,8 @@ func newServer(f *front) *smtp.Server {
 	s.MaxMessageBytes = f.opts.maxSize
 	s.MaxRecipients = f.opts.maxRecipients
 	s.MaxLineLength = maxCommand
-	s.EnableSMTPUTF8, s.EnableDSN = true, true
+	s.EnableSMTPUTF8, s.EnableDSN, s.EnableBINARYMIME = true, true, true
+	s.EnableREQUIRETLS = true // as a parameter; the connection offers it, which alone knows of TLS
 	s.ErrorLog = serverLog{f.log}
 	return s
 }
@@ -71,6 +71,7 @@ type transaction struct {
 	helo   string
 	client netip.Addr
 	esmtp  bool
+	cipher string // of TLS; "" in the clear
 }
 
 // Mail implements smtp.Session. A reverse-path that is none is refused here; that its client may not relay a stranger hears
@@ -82,14 +83,24 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		return s.refuse("shutdown", reply(421, "4.3.2", "shutting down; try again later"))
 	case s.mail.Load() != nil:
 		return s.refuse("sequence", reply(503, "5.5.1", "a transaction is open already: finish it, or send RSET"))
+	case !s.conn.greeted:
+		return s.refuse("sequence", reply(503, "5.5.1", "say EHLO again: what was said before TLS does not count"))
+	case opts.RequireTLS && s.conn.cipher == "":
+		return s.refuse("tls", reply(530, "5.7.10", "REQUIRETLS needs a connection that has TLS itself: send STARTTLS first"))
 	case from != "":
 		if err := s.checkAddress(from, opts.UTF8, "5.1.7"); err != nil {
 			return s.refuse("address", err, "sender", shown(from))
 		}
 	}
+	env := queue.Envelope{
+		From: from, EnvelopeID: opts.EnvelopeID, Return: dsn.Return(opts.Return), UTF8: opts.UTF8,
+		Binary: opts.Body == smtp.BodyBinaryMIME, RequireTLS: opts.RequireTLS,
+	}
+	if err := readParameters(&env, s.conn.taken, time.Now()); err != nil {
+		return s.refuse("parameter", err, "sender", shown(from))
+	}
 	s.mail.Store(&transaction{
-		env: queue.Envelope{From: from, EnvelopeID: opts.EnvelopeID, Return: dsn.Return(opts.Return), UTF8: opts.UTF8},
-		id:  s.newID(), helo: s.smtp.Hostname(), client: s.conn.client, esmtp: s.conn.esmtp,
+		env: env, id: s.newID(), helo: s.smtp.Hostname(), client: s.conn.client, esmtp: s.conn.esmtp, cipher: s.conn.cipher,
 	})
 	s.conn.transaction(true, from)
 	return nil
@@ -155,10 +166,8 @@ func (s *session) take(t *transaction, r io.Reader) (queue.ID, error) {
 		r = dots
 		s.conn.owed = endOfData
 	}
-	lines := &lineCheck{r: r}
-	received := strings.NewReader(t.received(s.opts.hostname, time.Now()))
-	message := io.MultiReader(received, &headerReader{r: bufio.NewReaderSize(lines, headerSize)})
-	id, err := s.queue.Enqueue(context.Background(), t.env, message)
+	lines := &lineCheck{r: r, binary: t.env.Binary}
+	id, err := s.queue.Enqueue(context.Background(), t.env, s.reception(t).Reader(lines))
 	if dots != nil && !dots.drain() {
 		s.conn.last.Store(true) // nobody knows where the next command begins
 	}
@@ -167,6 +176,14 @@ func (s *session) take(t *transaction, r io.Reader) (queue.ID, error) {
 	}
 	s.accepted(t, id, lines.size)
 	return id, nil
+}
+
+// reception is how a message came here, for its header.
+func (s *session) reception(t *transaction) *queue.Reception {
+	return &queue.Reception{
+		Host: s.opts.hostname, ID: t.id, Helo: t.helo, Client: t.client, ESMTP: t.esmtp, TLS: t.cipher,
+		Envelope: &t.env, Time: time.Now(), Submission: s.opts.submission,
+	}
 }
 
 func (s *session) accepted(t *transaction, id queue.ID, size int64) {
