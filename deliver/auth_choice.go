@@ -21,7 +21,7 @@ const (
 	byCertificate
 )
 
-var credentialNames = [...]string{byPassword: "password", byToken: "access token", byCertificate: "client certificate"}
+var credentialNames = [...]string{byPassword: "password", byToken: "token", byCertificate: "client certificate"}
 
 // credentials are who logs in, with what, and where.
 type credentials struct {
@@ -76,8 +76,8 @@ func (s *session) fitting(hop *route.Hop, kind credential) ([]*mechanism, *Error
 		return nil, tempErr(StageAuth, "4.7.11", "no %s is sent without TLS, which %s does not offer: "+
 			"ask its operator, or write tls=none in the route if the network is safe", credentialNames[kind], s.host).trouble()
 	case len(fit) == 0:
-		return nil, tempErr(StageAuth, "4.7.4", "%s offers no login that is known here: it offers %v, and %v take a %s",
-			s.host, shownOffer(s.caps.auth), known, credentialNames[kind]).trouble()
+		return nil, tempErr(StageAuth, "4.7.4", "%s offers no login that is known here for a route with a %s: it offers %v, and %v are known",
+			s.host, credentialNames[kind], shownOffer(s.caps.auth), known).trouble()
 	case !secure:
 		slices.SortStableFunc(fit, func(a, b *mechanism) int { return boolInt(a.bare) - boolInt(b.bare) })
 	}
