@@ -38,6 +38,26 @@ func TestQuestionsMixTheCase(t *testing.T) { // std: R10
 	}
 }
 
+// Nobody can forge what a server on the same machine says, so its questions are plain.
+func TestQuestionsToLoopbackAreInLowerCase(t *testing.T) {
+	for _, server := range []string{"127.0.0.1", "[::1]:5353"} {
+		l := &link{udp: zone(t, long+". 300 IN MX 10 mx.example.")}
+		r := l.resolver()
+		r.Servers = []string{server}
+		_, err := r.LookupMX(t.Context(), long)
+		require.NoError(t, err)
+		assert.Equal(t, []string{"udp lower"}, l.take())
+	}
+}
+
+// far asks a server on this machine as if it were elsewhere.
+func far(server string) *resolve.Resolver {
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, server)
+	}
+	return &resolve.Resolver{Servers: []string{"192.0.2.53"}, Dial: dial}
+}
+
 // fold answers as a server does that does not repeat the case of a question.
 func fold(next answerer) answerer {
 	return func(network string, query *dns.Msg) []byte {
@@ -160,7 +180,7 @@ func shout(next answerer) answerer {
 
 // The same over real sockets.
 func TestServerThatFoldsCase(t *testing.T) {
-	r := &resolve.Resolver{Servers: []string{listen(t, fold(zone(t, exampleZone...)))}}
+	r := far(listen(t, fold(zone(t, exampleZone...))))
 	for _, name := range []string{"two.example", "alias.example", "two.example"} {
 		got, err := r.LookupMX(t.Context(), name)
 		require.NoError(t, err)

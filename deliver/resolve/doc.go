@@ -23,8 +23,8 @@
 //
 // # What it does
 //
-// Servers are asked in order over UDP with EDNS (RFC 6891), each question from a socket of its own, with a random id and its letters in
-// random case; a truncated answer is asked for again over TCP (RFC 7766). An answer is believed only if it is whole and repeats the
+// Servers are asked in order over UDP with EDNS (RFC 6891), each question from a socket of its own, with a random id and, unless the
+// server is on this machine, its letters in random case; a truncated answer is asked for again over TCP (RFC 7766). An answer is believed only if it is whole and repeats the
 // question. A server that fails hands the question to the next one, and one that does not answer is asked last for half a minute. For an
 // hour, a server that stumbles over EDNS is asked without, and one that does not repeat the case of a question in lower case. Aliases are
 // followed, in one answer or across several, up to [MaxAliases].

@@ -74,10 +74,11 @@ func (r *Resolver) ask(ctx context.Context, server string, q key, again bool) (r
 }
 
 // askMessage asks over UDP, and over TCP if the answer was cut off (RFC 7766, section 5) or if someone tries to guess the id. A server
-// that stumbles over EDNS is asked without (RFC 6891, section 7).
+// that stumbles over EDNS is asked without (RFC 6891, section 7). The case is not mixed for a server on this machine: no forged datagram
+// comes to a loopback address from outside.
 func (r *Resolver) askMessage(ctx context.Context, server string, q key, bare bool) (*dns.Msg, error) {
 	known, now := r.manners.get(server), time.Now()
-	edns, lower := !bare && !known.bare.After(now), known.lower.After(now)
+	edns, lower := !bare && !known.bare.After(now), isLoopback(server) || known.lower.After(now)
 	query := question(q, edns, lower)
 	m, err := r.exchange(ctx, "udp", server, query)
 	if edns && err == nil && stumbled(m) {

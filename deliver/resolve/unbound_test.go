@@ -2,7 +2,6 @@ package resolve_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -143,6 +142,7 @@ func TestUnboundPlain(t *testing.T) {
 	r := &resolve.Resolver{Servers: []string{server}, Timeout: time.Second, Attempts: 1}
 	ctx := t.Context()
 	t.Run("MX", func(t *testing.T) { checkUnboundMX(t, r) })
+	t.Run("MX, mixed case", func(t *testing.T) { checkUnboundMX(t, far(server)) })
 	t.Run("others", func(t *testing.T) {
 		addrs, err := r.LookupAddr(ctx, "mx1.plain.example")
 		require.NoError(t, err)
@@ -282,11 +282,9 @@ func TestUnboundDNSSEC(t *testing.T) {
 	}
 	for _, trust := range []bool{false, true} {
 		t.Run(fmt.Sprintf("far away, trusted: %v", trust), func(t *testing.T) {
-			far := &resolve.Resolver{Servers: []string{"192.0.2.53"}, TrustAD: trust}
-			far.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, network, server)
-			}
-			answer, err := far.Lookup(t.Context(), "signed.example", dns.TypeMX)
+			r := far(server)
+			r.TrustAD = trust
+			answer, err := r.Lookup(t.Context(), "signed.example", dns.TypeMX)
 			require.NoError(t, err)
 			assert.Equal(t, trust, answer.Secure)
 		})
