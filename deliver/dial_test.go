@@ -42,6 +42,9 @@ type socks struct {
 // The address of the proxy in the zones, and what routes call it.
 const proxyAddr = "203.0.113.80:1080"
 
+// deadProxy is one that nobody answers at.
+const deadProxy = "203.0.113.82:1080"
+
 // proxy puts a SOCKS server before the hosts of a world: no host is reached but through it.
 func (w *world) proxy(t *testing.T, s *socks) *socks {
 	t.Helper()
@@ -49,6 +52,10 @@ func (w *world) proxy(t *testing.T, s *socks) *socks {
 	done, cancel := context.WithCancel(t.Context())
 	s.dial, s.done = w.Internet.Dial, done
 	w.d.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == deadProxy {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
 		if address != proxyAddr {
 			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ENETUNREACH}
 		}
@@ -238,21 +245,22 @@ func TestTroubleWithAProxy(t *testing.T) {
 		words   string
 		took    time.Duration
 	}{
-		"a wrong password":       {proxy: &socks{user: "u", password: "other"}, hops: login, trouble: true, words: "username/password authentication failed"},
-		"a login is wanted":      {proxy: &socks{user: "u", password: "other"}, hops: "proxy=socks5://proxy.test", trouble: true, words: "no acceptable authentication methods"},
-		"no such name":           {hops: "proxy=socks5://gone.proxy.test", trouble: true, words: "gone.proxy.test"},
-		"nobody there":           {hops: "proxy=socks5://203.0.113.81", trouble: true, words: "the proxy 203.0.113.81:1080: "},
-		"another protocol":       {proxy: &socks{junk: true}, hops: "proxy=socks5://proxy.test", trouble: true, words: "unexpected protocol version"},
-		"silence":                {proxy: &socks{hang: "greeting"}, hops: "proxy=socks5://proxy.test", trouble: true, took: 30*time.Second + 250*time.Millisecond},
-		"not allowed":            {proxy: &socks{reply: 2}, hops: "proxy=socks5://proxy.test", trouble: true, asked: 1, words: "not allowed by ruleset"},
-		"a reply that is none":   {proxy: &socks{reply: 99}, hops: "proxy=socks5://proxy.test", trouble: true, asked: 1, words: "unknown code: 99"},
-		"general failure":        {proxy: &socks{reply: 1}, hops: "proxy=socks5://proxy.test", asked: 2, words: "general SOCKS server failure"},
-		"the network is away":    {proxy: &socks{reply: 3}, hops: "proxy=socks5://proxy.test", asked: 2, words: "network unreachable"},
-		"the host is away":       {proxy: &socks{reply: 4}, hops: "proxy=socks5://proxy.test", asked: 2, words: "host unreachable"},
-		"the host refuses":       {proxy: &socks{reply: 5}, hops: "proxy=socks5://proxy.test", asked: 2, words: "connection refused"},
-		"the way is too long":    {proxy: &socks{reply: 6}, hops: "proxy=socks5://proxy.test", asked: 2, words: "TTL expired"},
-		"the host says nothing":  {proxy: &socks{hang: "request"}, hops: "proxy=socks5://proxy.test", asked: 2, took: 30*time.Second + 250*time.Millisecond},
-		"a proxy without a host": {hops: "proxy=socks5://proxy.test", asked: 2, words: "connection refused"},
+		"a wrong password":        {proxy: &socks{user: "u", password: "other"}, hops: login, trouble: true, words: "username/password authentication failed"},
+		"a login is wanted":       {proxy: &socks{user: "u", password: "other"}, hops: "proxy=socks5://proxy.test", trouble: true, words: "no acceptable authentication methods"},
+		"no such name":            {hops: "proxy=socks5://gone.proxy.test", trouble: true, words: "gone.proxy.test"},
+		"nobody there":            {hops: "proxy=socks5://203.0.113.81", trouble: true, words: "the proxy 203.0.113.81:1080: "},
+		"another protocol":        {proxy: &socks{junk: true}, hops: "proxy=socks5://proxy.test", trouble: true, words: "unexpected protocol version"},
+		"it takes no connections": {hops: "proxy=socks5://203.0.113.82", trouble: true, took: 30*time.Second + 250*time.Millisecond},
+		"silence":                 {proxy: &socks{hang: "greeting"}, hops: "proxy=socks5://proxy.test", trouble: true, took: 30*time.Second + 250*time.Millisecond},
+		"not allowed":             {proxy: &socks{reply: 2}, hops: "proxy=socks5://proxy.test", trouble: true, asked: 1, words: "not allowed by ruleset"},
+		"a reply that is none":    {proxy: &socks{reply: 99}, hops: "proxy=socks5://proxy.test", trouble: true, asked: 1, words: "unknown code: 99"},
+		"general failure":         {proxy: &socks{reply: 1}, hops: "proxy=socks5://proxy.test", asked: 2, words: "general SOCKS server failure"},
+		"the network is away":     {proxy: &socks{reply: 3}, hops: "proxy=socks5://proxy.test", asked: 2, words: "network unreachable"},
+		"the host is away":        {proxy: &socks{reply: 4}, hops: "proxy=socks5://proxy.test", asked: 2, words: "host unreachable"},
+		"the host refuses":        {proxy: &socks{reply: 5}, hops: "proxy=socks5://proxy.test", asked: 2, words: "connection refused"},
+		"the way is too long":     {proxy: &socks{reply: 6}, hops: "proxy=socks5://proxy.test", asked: 2, words: "TTL expired"},
+		"the host says nothing":   {proxy: &socks{hang: "request"}, hops: "proxy=socks5://proxy.test", asked: 2, took: 30*time.Second + 250*time.Millisecond},
+		"a proxy without a host":  {hops: "proxy=socks5://proxy.test", asked: 2, words: "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, func(t *testing.T, w *world) {
@@ -270,6 +278,35 @@ func TestTroubleWithAProxy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A proxy that does not answer costs one attempt its time, and no host is to blame.
+func TestAProxyThatIsAwayIsRemembered(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		w.Server("mx.aol.test")
+		w.proxy(t, &socks{})
+		through := by(t, "direct proxy=socks5://203.0.113.82")
+		require.True(t, w.one(t, through).RouteTrouble)
+		waited := 0
+		var wg sync.WaitGroup
+		all := make([]deliver.Outcome, 20)
+		for i := range all {
+			wg.Go(func() { all[i] = w.d.Deliver(t.Context(), through, letter("you@aol.test"))[0] })
+		}
+		wg.Wait()
+		for _, o := range all {
+			require.Equal(t, "tempfail 4.4.1", o.Result.String()+" "+o.Status.String())
+			require.True(t, o.RouteTrouble)
+			if o.End.Sub(o.Start) > 0 {
+				waited++
+			} else {
+				require.Contains(t, o.Detail, "the proxy 203.0.113.82:1080: not tried again: at 00:00:30 UTC: ")
+			}
+		}
+		require.Equal(t, 1, waited)
+		w.d.Dial = w.Internet.Dial
+		require.Equal(t, deliver.Delivered, w.one(t, direct).Result)
+	})
 }
 
 // A proxy without IPv6 is no trouble where the host has another address.

@@ -83,6 +83,21 @@ func (l *absences) ask(list []absentee) (mine, others []absentee) {
 	return mine, others
 }
 
+// enter asks after a single address that others have no way around: it fails where another attempt is finding out.
+func (l *absences) enter(w way) *Error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := l.known[w]
+	switch {
+	case known == nil:
+		return nil
+	case known.asked:
+		return known.err()
+	}
+	known.asked = true
+	return nil
+}
+
 // begin notes that an address did not answer.
 func (l *absences) begin(w way, why string) {
 	if l.length < 0 {
@@ -135,8 +150,11 @@ func (l *absences) release(ways []way) {
 // absent reports whether an error means that nobody answers at an address: it fell silent, or something on the way there
 // says no. What is wrong on this side, with its network or its number of connections, tells nothing of a host.
 func absent(e *Error) bool {
-	return isTimeout(e) || (e.Stage == StageConnect &&
-		(errors.Is(e, errNotThere) || errors.Is(e, syscall.ECONNREFUSED) || errors.Is(e, syscall.EHOSTUNREACH)))
+	return isTimeout(e) || (e.Stage == StageConnect && (errors.Is(e, errNotThere) || isSilence(e)))
+}
+
+func isSilence(err error) bool {
+	return isTimeout(err) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH)
 }
 
 // learn remembers what a new connection came to.

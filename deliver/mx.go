@@ -52,6 +52,31 @@ func (d *Deliverer) MXHosts(ctx context.Context, domain string) ([]string, error
 	return hosts, nil
 }
 
+// CheckSender says why a reverse-path is one that nobody could answer to, before its mail is taken on: an [*Error] with
+// 5.7.27 where its domain has a null MX record (RFC 7505, section 4.2), with 5.1.8 where it does not exist, and a temporary
+// one where DNS does not tell. It is nil for all others, and for the null sender.
+func (d *Deliverer) CheckSender(ctx context.Context, from string) error {
+	d.init()
+	domain := domainOf(from)
+	if from == "" || strings.HasPrefix(domain, "[") {
+		return nil
+	}
+	records, err := d.set.resolver.LookupMX(d.set.trace.lookups(ctx), asciiDomain(domain))
+	switch {
+	case err != nil:
+		e := lookupError(domain, err)
+		if !e.Temporary {
+			e.Status = "5.1.8"
+		}
+		return e
+	case isNull(records):
+		return permErr(StageRoute, "5.7.27", "%s accepts no mail, and no answer: it has a null MX record (RFC 7505)", domain)
+	}
+	return nil
+}
+
+func isNull(records []resolve.MX) bool { return len(records) == 1 && records[0].Host == "" } // RFC 7505, section 3
+
 // mxTargets finds the hosts for a domain, best first (RFC 5321, section 5.1).
 func (d *Deliverer) mxTargets(ctx context.Context, domain string) ([]target, *Error) {
 	if strings.HasPrefix(domain, "[") {
@@ -83,7 +108,7 @@ func (d *Deliverer) chooseHosts(domain string, records []resolve.MX) (targets []
 	switch {
 	case len(records) == 0:
 		return []target{{host: domain, port: d.set.port}}, nil
-	case len(records) == 1 && records[0].Host == "": // RFC 7505, section 3
+	case isNull(records):
 		return nil, permErr(StageRoute, "5.1.10", "%s accepts no mail: it has a null MX record (556, RFC 7505)", domain)
 	}
 	records = inOrder(records)

@@ -610,6 +610,30 @@ func TestASmarthostThatDoesNotResolve(t *testing.T) {
 	}
 }
 
+// std: R3
+func TestSendersThatNobodyCanAnswer(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		require.NoError(t, w.Zone("aol.test", "@ MX 10 mx\nplain A 192.0.2.1\nnull MX 0 .\nhalf MX 0 .\nhalf MX 10 mx"))
+		require.NoError(t, w.Zone("xn--bcher-kva.test", "@ MX 0 ."))
+		w.FailDNS("broken.test", "", lab.DNSServFail)
+		for from, want := range map[string]string{
+			"": "", "me@aol.test": "", "me@plain.aol.test": "", "me@half.aol.test": "", "me@[192.0.2.1]": "",
+			"me@null.aol.test": "5.7.27", "me@NULL.aol.test.": "5.7.27", "me@bücher.test": "5.7.27", "me@nowhere.aol.test": "5.1.8",
+			"me@a..b": "5.1.8", "me@broken.test": "4.4.3",
+		} {
+			err := w.d.CheckSender(t.Context(), from)
+			var e *deliver.Error
+			if want == "" {
+				require.NoError(t, err, from)
+				continue
+			}
+			require.ErrorAs(t, err, &e, from)
+			require.Equal(t, want, e.Status.String(), from)
+			require.Equal(t, e.Status.Class() == 4, e.Temporary)
+		}
+	})
+}
+
 func TestMXHosts(t *testing.T) {
 	bothWays(t, func(t *testing.T, w *world) {
 		require.NoError(t, w.Zone("aol.test", "@ MX 20 b\n@ MX 10 a\n@ MX 30 mail.example.org.\nplain A 192.0.2.1\nnull MX 0 ."))

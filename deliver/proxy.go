@@ -36,11 +36,31 @@ var hostReplies = []string{
 	"address type not supported",
 }
 
-// dialThrough connects to an address through a SOCKS 5 proxy (RFC 1928), which is given no names to look up.
+// dialThrough connects to an address through a proxy. One that did not answer a moment ago is asked by one attempt at a
+// time.
 func (d *Deliverer) dialThrough(ctx context.Context, p via, to netip.AddrPort) (net.Conn, error) {
+	w := way{proxy: p.address}
+	if why := d.absent.enter(w); why != nil {
+		return nil, &proxyError{p.address, why.Err}
+	}
+	conn, heard, err := d.askProxy(ctx, p, to)
+	switch {
+	case heard:
+		d.absent.end(w)
+	case isSilence(err):
+		d.absent.begin(w, err.Error())
+	default:
+		d.absent.release([]way{w})
+	}
+	return conn, err
+}
+
+// askProxy asks a SOCKS 5 proxy (RFC 1928) for a connection to an address: it is given no names to look up. heard reports
+// that it answered something.
+func (d *Deliverer) askProxy(ctx context.Context, p via, to netip.AddrPort) (_ net.Conn, heard bool, _ error) {
 	conn, err := d.dialProxy(ctx, p.address)
 	if err != nil {
-		return nil, &proxyError{p.address, err}
+		return nil, false, &proxyError{p.address, err}
 	}
 	var auth *proxy.Auth
 	if p.user != "" {
@@ -53,18 +73,16 @@ func (d *Deliverer) dialThrough(ctx context.Context, p via, to netip.AddrPort) (
 	}
 	switch {
 	case err == nil:
-		return conn, nil // and not what the dialer wraps it in
-	case talk.heard && (isTimeout(err) || ctx.Err() != nil):
-		return nil, fmt.Errorf("%w through %s: %w", errNotThere, p.address, err)
-	case strings.Contains(err.Error(), "unknown error ") && saysOfHost(err.Error()):
-		return nil, fmt.Errorf("%w through %s: %w", errNotThere, p.address, err)
+		return conn, true, nil // and not what the dialer wraps it in
+	case talk.heard && (isTimeout(err) || ctx.Err() != nil || saysOfHost(err.Error())):
+		return nil, true, fmt.Errorf("%w through %s: %w", errNotThere, p.address, err)
 	}
-	return nil, &proxyError{p.address, err}
+	return nil, talk.heard, &proxyError{p.address, err}
 }
 
 func saysOfHost(text string) bool {
 	for _, reply := range hostReplies {
-		if strings.HasSuffix(text, reply) {
+		if strings.HasSuffix(text, ": unknown error "+reply) {
 			return true
 		}
 	}
