@@ -64,9 +64,14 @@ func Records[T dns.RR](a Answer) []T {
 
 // MX returns the MX records of the answer, in order.
 func (a Answer) MX() []MX {
-	var hosts []MX
-	for _, mx := range Records[*dns.MX](a) {
-		hosts = append(hosts, MX{Host: canonical(mx.Mx), Preference: mx.Preference})
+	if a.Type != dns.TypeMX || len(a.Records) == 0 {
+		return nil
+	}
+	hosts := make([]MX, 0, len(a.Records))
+	for _, rr := range a.Records {
+		if mx, ok := rr.(*dns.MX); ok {
+			hosts = append(hosts, MX{Host: canonical(mx.Mx), Preference: mx.Preference})
+		}
 	}
 	return hosts
 }
