@@ -39,7 +39,7 @@ func (p place) addrPort() netip.AddrPort {
 
 // attempt tries the targets that find gives for the pending outcomes.
 func (d *Deliverer) attempt(ctx context.Context, hop *route.Hop, m *Message, pending []*Outcome, find func() ([]target, *Error)) {
-	a := &attempt{d: d, hop: hop, mode: hop.Mode(), m: m, pending: pending, budget: d.set.limits.Addresses}
+	a := &attempt{d: d, hop: hop, mode: m.tlsMode(hop), m: m, pending: pending, budget: d.set.limits.Addresses}
 	targets, e := find()
 	if e != nil {
 		a.fail(e)
@@ -213,7 +213,7 @@ func (h *approach) use(s *session) (answered bool) {
 	case e.stale: // a connection that died idle costs no try
 		h.fresh = true
 		h.left = append([]place{h.at}, h.left...)
-	case !e.Reply.IsZero() || !e.Temporary:
+	case !e.Reply.IsZero() || !e.Temporary || e.lacking:
 		h.over = h.over || e.ends
 		return true
 	default:

@@ -1,144 +1,330 @@
 package deliver
 
 import (
-	"bufio"
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
+	"strconv"
 	"sync"
+	"time"
+
+	"github.com/sortie-mail/sortie/dsn"
 )
 
-// chunk is how much of a message is in memory at once.
-const chunk = 32 << 10
+// A sender puts a message on the wire: after DATA as lines with the dot, or in chunks behind BDAT. However large the message
+// is, one block and one chunk of it are in memory.
+type sender struct {
+	s       *session
+	wait    *Timeouts
+	body    io.ReadCloser
+	binary  bool  // octets go as they are, also between line ends (RFC 3030, section 3)
+	octets  int64 // that were read
+	block   *[blockSize]byte
+	next    *[maxChunk]byte // the chunk that goes out next
+	filled  int             // octets of it
+	ahead   bool            // it is read
+	lines   lineWriter      // into it
+	last    bool            // all is read
+	readErr error           // what ended the reading early
+}
 
-var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+const (
+	blockSize = 32 << 10                // how much of a message is read at once
+	chunkSize = 64 << 10                // a chunk has at least so much, but for the last
+	maxChunk  = chunkSize + 2*blockSize // and at most so much, where all that was read was LF without CR
+)
+
+var (
+	blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
+	chunks = sync.Pool{New: func() any { return new([maxChunk]byte) }}
+)
 
 // A readError is a failure to read the message on our side.
 type readError struct{ err error }
 
 func (e *readError) Error() string { return e.err.Error() }
 
-// maxEmptyReads is how often a body may give nothing in a row, and no error, before it is given up.
-const maxEmptyReads = 100
-
-// copyBody sends the message without the dot that ends it, and returns how many octets it read. The host has
-// Timeouts.Block for each block.
-func (t *transaction) copyBody(body io.Reader) (n int64, err error) {
-	buf := chunks.Get().(*[chunk]byte)
-	defer chunks.Put(buf)
-	w := dotWriter{w: t.s.w, start: true}
-	for empty := 0; ; {
-		k, readErr := body.Read(buf[:])
-		if empty++; k > 0 {
-			empty = 0
+// sender opens the message in the form that the session wants.
+func (t *transaction) sender() (*sender, *Error) {
+	body, e := t.m.open(t.form.need)
+	if e != nil {
+		return nil, e
+	}
+	b := &sender{s: t.s, wait: &t.d.set.timeouts, body: body, binary: t.form.binary, block: blocks.Get().(*[blockSize]byte)}
+	if t.form.by != byData {
+		b.next = chunks.Get().(*[maxChunk]byte)
+	}
+	if t.form.by == byChunk { // as long as it is all: nothing is said before that is known
+		if b.readChunk(); b.readErr != nil {
+			b.close()
+			return nil, localErr(StageMail, b.readErr)
 		}
-		if empty > maxEmptyReads {
-			return n, &readError{io.ErrNoProgress}
-		}
-		n += int64(k)
-		if err := t.s.within(t.d.set.timeouts.Block); err != nil {
-			return n, err
-		}
-		if err := w.write(buf[:k]); err != nil {
-			return n, err
-		}
-		if readErr == io.EOF {
-			return n, w.end()
-		}
-		if readErr != nil {
-			return n, &readError{readErr}
+		if !b.last {
+			t.form.by = byChunks
 		}
 	}
+	return b, nil
+}
+
+func (b *sender) close() {
+	b.body.Close()
+	blocks.Put(b.block)
+	if b.next != nil {
+		chunks.Put(b.next)
+	}
+}
+
+// read reads the next block.
+func (b *sender) read() []byte {
+	n, err := fill(b.body, b.block[:])
+	b.octets += int64(n)
+	b.last = err == io.EOF
+	if err != nil && err != io.EOF {
+		b.readErr = err
+	}
+	return b.block[:n]
+}
+
+// message sends the message after DATA, and the dot.
+func (b *sender) message() *Error {
+	if b.s.r.Buffered() > 0 {
+		return b.early()
+	}
+	b.s.unheard++
+	begin := time.Now()
+	err := b.sendLines()
+	b.s.notef("%d octets of message sent", b.octets)
+	if err == nil {
+		b.s.say(".")
+		err = b.s.w.Flush()
+	}
+	b.s.times.Body += time.Since(begin)
+	return b.failed(err)
+}
+
+// early is the error of a host that answers a message that it has not got. A no is a no.
+func (b *sender) early() *Error {
+	if reply := b.lastWords(); reply.Code >= 400 {
+		b.s.broken = true
+		return replyErr(StageDot, reply)
+	}
+	return b.s.lost(StageDot, fmt.Errorf("%w: it answered a message that it had not got", errProtocol))
+}
+
+// sendLines sends the message without the dot. The host has Timeouts.Block for each block.
+func (b *sender) sendLines() error {
+	w := &b.lines
+	w.w, w.stuff = b.s.w, true
+	for !b.last {
+		p := b.read()
+		if err := b.s.within(b.wait.Block); err != nil {
+			return err
+		}
+		if err := w.write(p); err != nil {
+			return err
+		}
+		if b.readErr != nil {
+			return &readError{b.readErr}
+		}
+	}
+	w.end() // what goes wrong here the next flush tells
+	return nil
+}
+
+// chunk sends the next chunk behind its BDAT (RFC 3030, section 2). It may stay in the buffer until a reply is waited for.
+func (b *sender) chunk() (last bool, _ *Error) {
+	if !b.ahead {
+		b.readChunk()
+	}
+	if b.readErr != nil {
+		return false, b.failed(&readError{b.readErr})
+	}
+	begin := time.Now()
+	b.ahead = false
+	b.s.unheard++
+	err := b.s.within(b.wait.Block)
+	if err == nil {
+		err = b.writeChunk()
+	}
+	b.s.times.Body += time.Since(begin)
+	return b.last, b.failed(err)
+}
+
+func (b *sender) writeChunk() error {
+	command := "BDAT " + strconv.Itoa(b.filled)
+	if b.last {
+		command += " LAST"
+	}
+	b.s.say(command)
+	_, err := b.s.w.Write(b.next[:b.filled])
+	b.s.notef("%d octets of message sent", b.filled)
+	return err
+}
+
+// readChunk fills the next chunk.
+func (b *sender) readChunk() {
+	out := bytes.NewBuffer(b.next[:0])
+	b.lines.w = out
+	for out.Len() < chunkSize && !b.last && b.readErr == nil {
+		if p := b.read(); b.binary {
+			out.Write(p)
+		} else {
+			b.lines.write(p)
+		}
+	}
+	if b.last {
+		b.lines.end()
+	}
+	b.filled, b.ahead = out.Len(), true
+}
+
+// failed is the error of a message that did not go out whole: without its end the host throws away what it has.
+func (b *sender) failed(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	var local *readError
+	if errors.As(err, &local) {
+		b.s.broken = true
+		return localErr(StageDot, local.err)
+	}
+	lost := b.s.lost(StageDot, err)
+	if reply := b.lastWords(); reply.Code >= 400 {
+		return replyErr(StageDot, reply)
+	}
+	lost.unsent = true
+	return lost
+}
+
+// lastWords is what a host said while it was sent the message, and stopped reading or hung up; zero where it said nothing
+// against it.
+func (b *sender) lastWords() (reply dsn.Reply) {
+	if b.s.within(b.wait.Quit) != nil {
+		return reply
+	}
+	for range chunksAhead + 1 {
+		var err error
+		if reply, err = b.s.read(); err != nil || reply.Code >= 400 {
+			break
+		}
+	}
+	return reply
 }
 
 var crlf = []byte("\r\n")
 
-// A dotWriter writes a message as it must look after DATA: every line ends in CRLF, no CR or LF stands anywhere else, and
-// a dot at the start of a line is doubled (RFC 5321, sections 2.3.8 and 4.5.2). Hosts differ in what they take for the
-// end of a message when CR or LF stands alone, and a second message could be smuggled in.
-type dotWriter struct {
-	w     *bufio.Writer
-	start bool // of a line
-	crs   int  // CRs seen that are not yet known to be of a line end
-}
-
-func (d *dotWriter) write(p []byte) error {
-	for len(p) > 0 {
-		line := p
-		if i := bytes.IndexByte(p, '\n'); i >= 0 {
-			line = p[:i+1]
-		}
-		if err := d.line(line); err != nil {
-			return err
-		}
-		p = p[len(line):]
+// A lineWriter writes a message as it must look in a session: every line ends in CRLF, and no CR or LF stands anywhere else
+// (RFC 5321, section 2.3.8). Hosts differ in what they take for the end of a message when CR or LF stands alone, and a
+// second message could be smuggled in.
+type lineWriter struct {
+	w interface {
+		io.Writer
+		io.ByteWriter
 	}
-	return nil
+	stuff  bool // a dot at the start of a line is doubled (RFC 5321, section 4.5.2)
+	inside bool // a line has begun
+	crs    int  // CRs seen that are not yet known to be of a line end
 }
 
-// line writes a line that ends in LF, or the beginning of one.
-func (d *dotWriter) line(p []byte) error {
-	if d.crs == 0 && bytes.HasSuffix(p, crlf) && bytes.IndexByte(p, '\r') == len(p)-2 { // what nearly all lines are
-		d.stuff(p[0])
-		d.start = true
-		_, err := d.w.Write(p)
+func (l *lineWriter) write(p []byte) error {
+	if l.crs == 0 && endsWithCRLF(p) { // what nearly all messages are
+		return l.clean(p)
+	}
+	return l.octets(p)
+}
+
+// endsWithCRLF reports whether every LF comes after a CR and every CR before a LF.
+func endsWithCRLF(p []byte) bool {
+	if bytes.Count(p, crlf[:1]) != bytes.Count(p, crlf[1:]) {
+		return false
+	}
+	for {
+		i := bytes.IndexByte(p, '\n')
+		if i < 0 {
+			return true
+		}
+		if i == 0 || p[i-1] != '\r' {
+			return false
+		}
+		p = p[i+1:]
+	}
+}
+
+// clean writes lines that end as they should.
+func (l *lineWriter) clean(p []byte) (err error) {
+	for l.stuff && len(p) > 0 && err == nil {
+		if !l.inside && p[0] == '.' {
+			l.w.WriteByte('.')
+		}
+		i := bytes.Index(p, lineDot)
+		if i < 0 {
+			break
+		}
+		_, err = l.w.Write(p[:i+1])
+		l.inside, p = false, p[i+1:]
+	}
+	if len(p) == 0 || err != nil {
 		return err
 	}
+	l.inside = p[len(p)-1] != '\n'
+	_, err = l.w.Write(p)
+	return err
+}
+
+var lineDot = []byte("\n.")
+
+// octets writes whatever it is given.
+func (l *lineWriter) octets(p []byte) error {
 	for len(p) > 0 {
-		n := bytes.IndexAny(p, "\r\n")
-		if n < 0 {
-			n = len(p)
-		}
-		if n > 0 {
-			if err := d.text(p[:n]); err != nil {
+		switch n := bytes.IndexAny(p, "\r\n"); {
+		case p[0] == '\r':
+			l.crs++
+			p = p[1:]
+		case p[0] == '\n':
+			l.crs = 0 // those before LF are of its line end
+			l.newline()
+			p = p[1:]
+		default:
+			if n < 0 {
+				n = len(p)
+			}
+			if err := l.text(p[:n]); err != nil {
 				return err
 			}
 			p = p[n:]
-			continue
 		}
-		if p[0] == '\r' {
-			d.crs++
-		} else {
-			d.crs = 0 // those before LF are of its line end
-			d.newline()
-		}
-		p = p[1:]
 	}
 	return nil
 }
 
 // text writes what has no CR or LF in it.
-func (d *dotWriter) text(p []byte) error {
-	d.flushCRs()
-	d.stuff(p[0])
-	d.start = false
-	_, err := d.w.Write(p)
+func (l *lineWriter) text(p []byte) error {
+	l.flushCRs()
+	if l.stuff && !l.inside && p[0] == '.' {
+		l.w.WriteByte('.')
+	}
+	l.inside = true
+	_, err := l.w.Write(p)
 	return err
 }
 
-// stuff doubles a dot at the start of a line.
-func (d *dotWriter) stuff(first byte) {
-	if d.start && first == '.' {
-		d.w.WriteByte('.')
-	}
-}
-
 // flushCRs makes a line end of each CR that stood alone.
-func (d *dotWriter) flushCRs() {
-	for ; d.crs > 0; d.crs-- {
-		d.newline()
+func (l *lineWriter) flushCRs() {
+	for ; l.crs > 0; l.crs-- {
+		l.newline()
 	}
 }
 
-func (d *dotWriter) newline() {
-	d.w.Write(crlf)
-	d.start = true
+func (l *lineWriter) newline() {
+	l.w.Write(crlf)
+	l.inside = false
 }
 
 // end closes the last line.
-func (d *dotWriter) end() error {
-	d.flushCRs()
-	if !d.start {
-		d.newline()
+func (l *lineWriter) end() {
+	l.flushCRs()
+	if l.inside {
+		l.newline()
 	}
-	return nil
 }

@@ -40,7 +40,7 @@ func TestMessagesOnTheWire(t *testing.T) {
 		"smuggling by CRCRLF":      {"a\r\r\n.\r\r\nMAIL FROM:<x@y>\r\n", "a\r\n..\r\nMAIL FROM:<x@y>\r\n.\r\n"},
 		"NUL passes":               {"a\x00b\r\n\x00\r\n", "a\x00b\r\n\x00\r\n.\r\n"},
 		"eight bits pass":          {"\xff\xfe\r\n", "\xff\xfe\r\n.\r\n"},
-		"a long line":              {strings.Repeat("x", 100_000) + "\r\n", strings.Repeat("x", 100_000) + "\r\n.\r\n"},
+		"a long line":              {strings.Repeat("x", 998) + "\r\n", strings.Repeat("x", 998) + "\r\n.\r\n"},
 		"many dots and blocks":     {strings.Repeat(".\r\n", 50_000), strings.Repeat("..\r\n", 50_000) + ".\r\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -163,33 +163,37 @@ func (c *closed) Close() error { *c.open--; return nil }
 // Trouble with the message is ours: no host gets half of it for the whole, no other host is tried, and no other hop.
 func TestAMessageThatCannotBeRead(t *testing.T) {
 	broken := errors.New("the disk is gone")
+	whole := func() (io.Reader, error) { return strings.NewReader(hello), nil }
 	fails := func() (io.Reader, error) { return nil, broken }
 	none := func() (io.Reader, error) { return iotest.ErrReader(broken), nil }
 	half := func() (io.Reader, error) {
 		return io.MultiReader(strings.NewReader(hello), iotest.ErrReader(broken)), nil
 	}
-	nothing := lab.Offer{Capabilities: []string{}} // so that the message is looked into
+	endless := func() (io.Reader, error) { return idle{}, nil }
+	chunks := lab.Offer{Capabilities: []string{"CHUNKING", "PIPELINING", "8BITMIME"}}
 	for name, tt := range map[string]struct {
-		open  func() (io.Reader, error)
-		offer lab.Offer
-		stage deliver.Stage
-		words string
+		first, then func() (io.Reader, error) // when it is looked into, and when it is sent
+		offer       lab.Offer
+		stage       deliver.Stage
+		words       string
 	}{
-		"at once":            {fails, lab.Offer{}, deliver.StageMail, "the disk is gone"},
-		"when it is scanned": {fails, nothing, deliver.StageMail, "the disk is gone"},
-		"at the beginning":   {none, lab.Offer{}, deliver.StageDot, "the disk is gone"},
-		"in the middle":      {half, lab.Offer{}, deliver.StageDot, "the disk is gone"},
-		"in the scan":        {half, nothing, deliver.StageMail, "the disk is gone"},
-		"no end of nothing":  {func() (io.Reader, error) { return idle{}, nil }, lab.Offer{}, deliver.StageDot, io.ErrNoProgress.Error()},
+		"at once":                {fails, fails, lab.Offer{}, deliver.StageMail, "the disk is gone"},
+		"when it is looked into": {half, whole, lab.Offer{}, deliver.StageMail, "the disk is gone"},
+		"it is gone meanwhile":   {whole, fails, lab.Offer{}, deliver.StageMail, "the disk is gone"},
+		"at the beginning":       {whole, none, lab.Offer{}, deliver.StageDot, "the disk is gone"},
+		"in the middle":          {whole, half, lab.Offer{}, deliver.StageDot, "the disk is gone"},
+		"no end of nothing":      {whole, endless, lab.Offer{}, deliver.StageDot, io.ErrNoProgress.Error()},
+		"before its only chunk":  {whole, half, chunks, deliver.StageMail, "the disk is gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, w *world) {
 				require.NoError(t, w.Zone("aol.test", twoHosts))
 				mx, second := w.Server("mx.aol.test", tt.offer), w.Server("second.aol.test")
-				open := 0
+				open, next := 0, tt.first
 				m := letter("you@aol.test", "two@aol.test")
 				m.Open = func() (io.ReadCloser, error) {
-					r, err := tt.open()
+					r, err := next()
+					next = tt.then
 					if err != nil {
 						return nil, err
 					}
@@ -232,7 +236,7 @@ func TestEveryTransactionOpensTheMessage(t *testing.T) {
 			return &closed{strings.NewReader(hello), &open}, nil
 		}
 		w.all(t, direct, m)
-		require.Equal(t, 3, opens)
+		require.Equal(t, 4, opens, "once to look into it, and once for each transaction")
 		require.Zero(t, open)
 		require.Len(t, mx.Mailbox(), 2)
 	})
@@ -287,6 +291,7 @@ func TestASlowBodyIsNotTheHostsFault(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
 		w.Server("mx.aol.test")
 		m := letter("you@aol.test")
+		w.d.Timeouts.Total = 24 * time.Hour
 		m.Open = func() (io.ReadCloser, error) { return io.NopCloser(&slow{strings.NewReader(megabytes)}), nil }
 		o := w.all(t, direct, m)[0]
 		require.Equal(t, deliver.Delivered, o.Result, "%v", o)
@@ -313,7 +318,7 @@ func TestConcurrentAttempts(t *testing.T) {
 	done := make(chan string, attempts)
 	for i := range attempts {
 		go func() {
-			text := hello + strings.Repeat(string(rune('a'+i%26)), i*1000) + "\r\n"
+			text := hello + strings.Repeat(string(rune('a'+i%26)), i*20) + "\r\n"
 			o := w.d.Deliver(t.Context(), direct, letterOf(text, "you@aol.test"))[0]
 			if o.Result != deliver.Delivered {
 				done <- o.String()

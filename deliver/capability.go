@@ -9,10 +9,13 @@ import (
 
 // capabilities are what a host offered in its answer to EHLO (RFC 5321, section 4.1.1.1).
 type capabilities struct {
-	pipelining, eightBit, utf8, dsn, startTLS, size bool
+	pipelining, eightBit, utf8, dsn, startTLS, size, chunking, binary, requireTLS, priority, deliverBy bool
 
-	maxSize int64 // 0 is not said
-	auth    []string
+	maxSize  int64 // 0 is not said
+	minBy    int64 // seconds (RFC 2852, section 3); 0 is not said
+	maxRcpt  int   // in a transaction (RFC 9422); 0 is not said
+	maxMails int   // transactions on a connection; 0 is not said
+	auth     []string
 }
 
 func parseCapabilities(ehlo dsn.Reply) (c capabilities) {
@@ -45,12 +48,47 @@ func (c *capabilities) add(keyword string, params []string) {
 		c.dsn = true
 	case "STARTTLS":
 		c.startTLS = true
+	case "CHUNKING":
+		c.chunking = true
+	case "BINARYMIME":
+		c.binary = true
+	case "REQUIRETLS":
+		c.requireTLS = true
+	case "MT-PRIORITY":
+		c.priority = true
+	case "DELIVERBY":
+		c.deliverBy, c.minBy = true, number(params)
 	case "SIZE":
-		c.size = true
-		if len(params) > 0 {
-			c.maxSize, _ = strconv.ParseInt(params[0], 10, 64)
-		}
+		c.size, c.maxSize = true, number(params)
+	case "LIMITS":
+		c.limits(params)
 	case "AUTH":
 		c.auth = append(c.auth, params...)
+	}
+}
+
+// number is the first parameter where it is a number, and 0 where it is none.
+func number(params []string) int64 {
+	if len(params) == 0 {
+		return 0
+	}
+	n, err := strconv.ParseInt(params[0], 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// limits reads what a host says it takes (RFC 9422, section 3).
+func (c *capabilities) limits(params []string) {
+	for _, p := range params {
+		name, value, _ := strings.Cut(p, "=")
+		n := int(min(number([]string{value}), 1<<20))
+		switch name {
+		case "RCPTMAX":
+			c.maxRcpt = n
+		case "MAILMAX":
+			c.maxMails = n
+		}
 	}
 }

@@ -18,12 +18,12 @@ const writeBuffer = 16 << 10
 
 // A conn is a connection to a host: lines out, replies in, each step with its deadline. One attempt has it at a time.
 type conn struct {
+	peer
 	raw     net.Conn // never changes
 	net     net.Conn // raw, or TLS over it
 	r       *bufio.Reader
 	w       *bufio.Writer
-	host    string
-	addr    netip.AddrPort
+	unheard int // commands without a reply
 	script  Transcript
 	secrets []string // never shown, whoever says them
 
@@ -36,7 +36,7 @@ type conn struct {
 func newConn(c net.Conn, host string, addr netip.AddrPort, t Transcript) *conn {
 	return &conn{
 		raw: c, net: c, r: bufio.NewReaderSize(c, maxReplyLine), w: bufio.NewWriterSize(c, writeBuffer),
-		host: host, addr: addr, script: t,
+		peer: peer{host: host, addr: addr}, script: t,
 	}
 }
 
@@ -120,8 +120,9 @@ func (c *conn) notef(format string, args ...any) {
 	}
 }
 
-// lost is the error of a connection that broke, said junk or fell silent.
+// lost is the error of a connection that broke, said junk or fell silent, and its end.
 func (c *conn) lost(stage Stage, err error) *Error {
+	c.broken = true
 	status := dsn.Status("4.4.2")
 	switch {
 	case c.ctx.Err() != nil:

@@ -38,8 +38,9 @@ type Deliverer struct {
 	// interfaces are looked up once; loopback is not among them.
 	Self []netip.Addr
 
-	// Dial makes connections, of network "tcp" or "unix"; nil is a net.Dialer. It is not asked for hops with a source
-	// address.
+	// Dial makes connections, of network "tcp" or "unix"; nil is a net.Dialer. It ends when ctx does, and may be called for
+	// several addresses of a host at once. Of hops with a proxy it connects to the proxy; it is not asked for hops with a
+	// source address.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// TLS is where roots, client certificates and versions come from; nil is the system's roots, TLS 1.2 at least, and
 	// for opportunistic TLS 1.0. Server names and verification are the Deliverer's own matter.
@@ -53,6 +54,10 @@ type Deliverer struct {
 
 	Timeouts Timeouts
 	Limits   Limits
+
+	// NoConversion fails a message that a host cannot take as it is (5.6.3, 5.6.7), where otherwise 8-bit text, headers in
+	// UTF-8 and lines over 998 octets are re-encoded for it. Signed parts are never re-encoded.
+	NoConversion bool
 
 	Rules      *reason.Rules // how refusals are classed; nil is the embedded rules
 	Logger     *slog.Logger  // nil is no log
@@ -75,6 +80,9 @@ func (d *Deliverer) Deliver(ctx context.Context, r route.Route, m *Message) []Ou
 	defer cancel()
 	ctx = d.set.trace.lookups(ctx)
 	outcomes := newOutcomes(r, m)
+	original := m
+	m = &Message{}
+	*m = *original // what is learnt of it stays here
 	for i := range r.Hops {
 		hop := &r.Hops[i]
 		pending := meeting(hop.On, i == 0, outcomes)
@@ -86,7 +94,7 @@ func (d *Deliverer) Deliver(ctx context.Context, r route.Route, m *Message) []Ou
 		}
 		d.hop(ctx, hop, m, pending)
 	}
-	d.tell(ctx, m, outcomes)
+	d.tell(ctx, original, outcomes)
 	return outcomes
 }
 
@@ -126,6 +134,9 @@ func (d *Deliverer) hop(ctx context.Context, hop *route.Hop, m *Message, pending
 		settleAll(pending, Discarded, "2.0.0", "the route says discard")
 	default:
 		d.send(ctx, hop, m, pending)
+		for _, o := range pending {
+			o.conclude()
+		}
 		d.classify(pending)
 	}
 }
@@ -135,7 +146,7 @@ func (d *Deliverer) send(ctx context.Context, hop *route.Hop, m *Message, pendin
 	pending = addressable(pending)
 	switch {
 	case len(pending) == 0:
-	case hop.Mode() == route.TLSDANE:
+	case m.tlsMode(hop) == route.TLSDANE:
 		failAll(pending, tempErr(StageTLS, "4.7.5",
 			"tls=dane is not built in yet: write tls=verified or tls=required in the route").trouble())
 	case hop.Kind == route.Smarthost:

@@ -17,15 +17,18 @@ type Error struct {
 	Addr      netip.AddrPort
 	Stage     Stage
 	TLS       TLSState
+	Timing    Timing
 	Temporary bool
 	Err       error // what failed; nil where the reply says it all
 
 	PossiblyDelivered bool // see Outcome
 	RouteTrouble      bool // see Outcome
 
-	local bool // the message cannot be read: no hop would do better
-	ends  bool // no other host of the hop would do better
-	stale bool // the session was found dead when it was taken out of the pool
+	local   bool // the message cannot be read: no hop would do better
+	ends    bool // no other host of the hop would do better
+	stale   bool // the session was found dead when it was taken out of the pool
+	unsent  bool // the connection was lost before all that was said had gone out
+	lacking bool // the host cannot do what the message needs: permanent, unless another host can
 }
 
 // Error says in one line where it failed, and what the host answered or what went wrong.

@@ -125,7 +125,7 @@ func ExampleNewTranscript() {
 	// m1 mx.aol.test[192.0.2.10] S: 250-SMTPUTF8
 	// m1 mx.aol.test[192.0.2.10] S: 250-DSN
 	// m1 mx.aol.test[192.0.2.10] S: 250 ENHANCEDSTATUSCODES
-	// m1 mx.aol.test[192.0.2.10] C: MAIL FROM:<me@example.org> SIZE=48 BODY=8BITMIME
+	// m1 mx.aol.test[192.0.2.10] C: MAIL FROM:<me@example.org> SIZE=48
 	// m1 mx.aol.test[192.0.2.10] C: RCPT TO:<you@aol.test>
 	// m1 mx.aol.test[192.0.2.10] C: DATA
 	// m1 mx.aol.test[192.0.2.10] S: 250 2.1.0 Ok

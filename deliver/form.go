@@ -1,39 +1,53 @@
 package deliver
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sortie-mail/sortie/dsn"
 )
 
-// A form is how an envelope is written for one session.
+// A form is how a message and its envelope are written for one session.
 type form struct {
-	mail string // the MAIL command
-	utf8 bool   // SMTPUTF8 is used (RFC 6531)
-	dsn  bool   // the host takes NOTIFY and ORCPT (RFC 3461)
+	mail       string // the MAIL command
+	utf8       bool   // SMTPUTF8 is used (RFC 6531)
+	dsn        bool   // the host takes NOTIFY and ORCPT (RFC 3461)
+	pipelining bool   // several commands may go together (RFC 2920)
+	by         manner
+	binary     bool // BODY=BINARYMIME is used (RFC 3030, section 3)
+	need       need // what the message is converted for
 }
 
-// prepare writes the envelope for the session. It decides the recipients that the session cannot serve, and returns an error
+// A manner is how the message itself is sent.
+type manner uint8
+
+const (
+	byData   manner = iota // after DATA, with a dot at the end
+	byChunk                // in one chunk, together with the envelope
+	byChunks               // in chunks (RFC 3030)
+)
+
+// prepare decides the form for the session. It decides the recipients that the session cannot serve, and returns an error
 // where it can serve none.
 func (t *transaction) prepare() *Error {
-	caps := &t.s.caps
-	if caps.maxSize > 0 && t.m.Size > caps.maxSize { // RFC 1870, section 6.1
-		return permErr(StageMail, "5.3.4", "the message has %d octets, and %s takes at most %d", t.m.Size, t.s.host, caps.maxSize)
-	}
-	if e := t.eightBit(); e != nil {
+	known, e := t.m.survey()
+	if e != nil {
 		return e
 	}
-	t.form = form{dsn: caps.dsn, utf8: caps.utf8 && t.wantsUTF8()}
+	if e := t.promises(); e != nil {
+		return e
+	}
+	t.form = t.formFor(known)
+	if e := t.fits(known); e != nil {
+		return e
+	}
 	from, err := wireAddress(t.m.From, t.form.utf8)
 	if err != nil && t.m.From != "" {
 		return permErr(StageMail, err.status("5.1.7"), "reverse-path: %w", err)
 	}
-	t.form.mail = t.mailCommand(from)
+	t.form.mail = t.mailCommand(from, known)
 	fit := make([]*Outcome, 0, len(t.waiting))
 	for _, o := range t.waiting {
 		if _, err := wireAddress(o.Recipient, t.form.utf8); err != nil {
@@ -46,9 +60,75 @@ func (t *transaction) prepare() *Error {
 	return nil
 }
 
+// promises asks of the host what the sender made a condition. Where it cannot do it another host may.
+func (t *transaction) promises() *Error {
+	caps, unix := &t.s.caps, t.hop.IsUnix()
+	switch {
+	case t.m.RequireTLS && t.s.tls.Version == "" && !unix: // RFC 8689, section 4.2.1
+		return lackErr("5.7.10", "the message asks for REQUIRETLS, and the connection to %s is in the clear", t.s.host)
+	case t.m.RequireTLS && !caps.requireTLS && !unix:
+		return lackErr("5.7.30", "the message asks for REQUIRETLS, and %s does not offer it", t.s.host)
+	}
+	if by := &t.m.DeliverBy; !by.Time.IsZero() && !by.Notify { // RFC 2852, section 4.1.4
+		switch left := by.seconds(); {
+		case !caps.deliverBy:
+			return lackErr("5.4.7", "the message is to come back when it is late, and %s does not promise that (it offers no DELIVERBY)", t.s.host)
+		case left <= 0:
+			return permErr(StageMail, "5.4.7", "the message was to be delivered by %s", by.Time.UTC().Format(time.RFC3339))
+		case left < caps.minBy:
+			return lackErr("5.4.7", "the message is to be delivered within %d s, and %s promises nothing below %d s", left, t.s.host, caps.minBy)
+		}
+	}
+	return nil
+}
+
+// lackErr is the error of a host that cannot do what the message needs.
+func lackErr(status dsn.Status, format string, args ...any) *Error {
+	e := permErr(StageMail, status, format, args...).soften()
+	e.lacking = true
+	return e
+}
+
+// formFor chooses from what the host offers.
+func (t *transaction) formFor(known *survey) form {
+	caps := &t.s.caps
+	chunking := caps.chunking && !t.hop.NoChunking
+	f := form{
+		dsn: caps.dsn, utf8: caps.utf8 && t.wantsUTF8(known), pipelining: caps.pipelining && !t.hop.NoPipelining,
+		binary: t.m.Binary && chunking && caps.binary,
+	}
+	if chunking {
+		f.by = t.chunked(known, &f)
+	}
+	f.need = need{
+		sevenBit:    !caps.eightBit,
+		asciiHeader: t.m.UTF8 && !f.utf8,
+		shortLines:  f.by == byData && !f.binary,
+		noBinary:    t.m.Binary && !f.binary,
+	}
+	return f
+}
+
+// atOnce is up to which size a message goes together with its envelope. It is sent for nothing where the host refuses the
+// envelope.
+const atOnce = 16 << 10
+
+// chunked chooses how to send a message to a host that takes chunks. Together with the envelope a small one costs a round
+// trip less than by DATA; not, though, on a connection that may have died meanwhile: a host that had it all and then died
+// could not be told from one that had nothing.
+func (t *transaction) chunked(known *survey, f *form) manner {
+	switch {
+	case f.pipelining && !t.s.reused && t.m.Size <= atOnce:
+		return byChunk
+	case f.binary || known.long || t.m.Size > blockSize:
+		return byChunks
+	}
+	return byData
+}
+
 // wantsUTF8 reports whether the message or its envelope may need SMTPUTF8.
-func (t *transaction) wantsUTF8() bool {
-	if t.m.UTF8 || !isASCII(t.m.From) {
+func (t *transaction) wantsUTF8(known *survey) bool {
+	if t.m.UTF8 || known.header8 || !isASCII(t.m.From) {
 		return true
 	}
 	for _, o := range t.waiting {
@@ -59,71 +139,64 @@ func (t *transaction) wantsUTF8() bool {
 	return false
 }
 
-// eightBit looks into a message that the host may not be able to take as it is.
-func (t *transaction) eightBit() *Error {
-	caps := &t.s.caps
-	if caps.eightBit && (caps.utf8 || !t.m.UTF8) {
-		return nil
+// fits reports why the message cannot be sent in the form that was chosen.
+func (t *transaction) fits(known *survey) *Error {
+	if t.d.NoConversion && !known.meets(t.form.need) {
+		return t.asItIs(known)
 	}
-	header, body, err := t.m.scan()
-	switch {
-	case err != nil:
-		return localErr(StageMail, err)
-	case header && t.m.UTF8 && !caps.utf8:
-		return permErr(StageMail, "5.6.7",
-			"the message has a header in UTF-8, and %s does not take it (it offers no SMTPUTF8)", t.s.host)
-	case (header || body) && !caps.eightBit:
-		return permErr(StageMail, "5.6.3",
-			"the message has 8-bit text, and %s does not take it (it offers no 8BITMIME)", t.s.host)
+	octets := known.octets(t.m.Size, t.form.need)
+	if most := t.s.caps.maxSize; most > 0 && octets > most { // RFC 1870, section 6.1
+		e := lackErr("5.3.4", "the message has %d octets, and %s takes at most %d", octets, t.s.host, most)
+		return e
 	}
 	return nil
 }
 
-// scan reports whether there are octets above 127 in the header and in the body, as far as the first of the body.
-func (m *Message) scan() (header, body bool, err error) {
-	rc, err := m.Open()
-	if err != nil {
-		return false, false, err
+// asItIs is why a message that must not be converted cannot be sent.
+func (t *transaction) asItIs(known *survey) *Error {
+	n := t.form.need
+	switch {
+	case n.asciiHeader && known.header8:
+		return lackErr("5.6.7", "the message has a header in UTF-8, and %s does not take it (it offers no SMTPUTF8)", t.s.host)
+	case n.sevenBit && (known.header8 || known.body8):
+		return lackErr("5.6.3", "the message has 8-bit text, and %s does not take it (it offers no 8BITMIME)", t.s.host)
+	case n.noBinary && known.binary:
+		return lackErr("5.6.3", "the message has binary content, and %s does not take it (it offers no BINARYMIME)", t.s.host)
 	}
-	defer rc.Close()
-	r := bufio.NewReaderSize(rc, chunk)
-	for inBody, start := false, true; !body; {
-		line, err := r.ReadSlice('\n')
-		if start && err == nil && len(bytes.Trim(line, "\r\n")) == 0 {
-			inBody = true
-		}
-		if !isASCII(line) {
-			header, body = header || !inBody, inBody
-		}
-		if start = err == nil; err != nil && err != bufio.ErrBufferFull {
-			if err == io.EOF {
-				err = nil
-			}
-			return header, body, err
-		}
-	}
-	return header, body, nil
+	return lackErr("5.6.3", "the message has lines of more than %d octets, and %s does not take them (it offers no CHUNKING)", longestLine, t.s.host)
 }
 
-func (t *transaction) mailCommand(from string) string {
-	caps := &t.s.caps
+func (t *transaction) mailCommand(from string, known *survey) string {
+	caps, m := &t.s.caps, t.m
 	b := append(make([]byte, 0, 128), "MAIL FROM:<"+from+">"...)
-	if caps.size && t.m.Size > 0 {
-		b = strconv.AppendInt(append(b, " SIZE="...), t.m.Size, 10)
+	if caps.size && m.Size > 0 {
+		b = strconv.AppendInt(append(b, " SIZE="...), known.octets(m.Size, t.form.need), 10)
 	}
-	if caps.eightBit {
+	switch {
+	case t.form.binary:
+		b = append(b, " BODY=BINARYMIME"...)
+	case caps.eightBit && (known.body8 || known.header8):
 		b = append(b, " BODY=8BITMIME"...)
 	}
 	if t.form.utf8 {
 		b = append(b, " SMTPUTF8"...)
 	}
 	if t.form.dsn {
-		if t.m.Return == dsn.ReturnFull || t.m.Return == dsn.ReturnHeaders {
-			b = append(b, " RET="+t.m.Return...)
+		if m.Return == dsn.ReturnFull || m.Return == dsn.ReturnHeaders {
+			b = append(b, " RET="+m.Return...)
 		}
-		if t.m.EnvelopeID != "" {
-			b = append(b, " ENVID="+dsn.EncodeXText(t.m.EnvelopeID)...)
+		if m.EnvelopeID != "" {
+			b = append(b, " ENVID="+dsn.EncodeXText(m.EnvelopeID)...)
 		}
+	}
+	if m.RequireTLS && caps.requireTLS {
+		b = append(b, " REQUIRETLS"...)
+	}
+	if p := min(max(m.Priority, -9), 9); caps.priority && p != 0 {
+		b = strconv.AppendInt(append(b, " MT-PRIORITY="...), int64(p), 10) // RFC 6710, section 4.3
+	}
+	if caps.deliverBy && !m.DeliverBy.Time.IsZero() {
+		b = append(append(b, " BY="...), m.DeliverBy.String()...)
 	}
 	return string(b)
 }

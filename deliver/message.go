@@ -2,9 +2,11 @@ package deliver
 
 import (
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/sortie-mail/sortie/dsn"
+	"github.com/sortie-mail/sortie/route"
 )
 
 // A Message is what one attempt sends: an envelope, and a body that can be opened again for every host that is
@@ -26,6 +28,56 @@ type Message struct {
 	// Open gives the message from its first octet, with CRLF or LF line ends. It is called once for each
 	// transaction and may be called concurrently.
 	Open func() (io.ReadCloser, error)
+
+	known *survey // once it was made
+}
+
+// survey looks into the message, once.
+func (m *Message) survey() (*survey, *Error) {
+	if m.known != nil {
+		return m.known, nil
+	}
+	r, err := m.Open()
+	if err != nil {
+		return nil, localErr(StageMail, err)
+	}
+	defer r.Close()
+	known, err := surveyOf(r)
+	if err != nil {
+		return nil, localErr(StageMail, err)
+	}
+	m.known = known
+	return known, nil
+}
+
+// tlsMode is what a hop and the message together ask of TLS. A sender who asks for REQUIRETLS wants verified TLS on every
+// way (RFC 8689, section 4.2.1); one whose header says "TLS-Required: No" wants his mail to arrive rather than be protected
+// by what the recipient's domain has published, which is DANE (section 5). What the route itself says stays.
+func (m *Message) tlsMode(hop *route.Hop) route.TLSMode {
+	mode := hop.Mode()
+	switch {
+	case hop.IsUnix():
+		return mode
+	case m.RequireTLS:
+		return max(mode, route.TLSVerified)
+	case mode == route.TLSDANE:
+		if known, e := m.survey(); e == nil && known.tlsOptional {
+			return route.TLSOpportunistic
+		}
+	}
+	return mode
+}
+
+// open opens the message as a host with such needs can take it.
+func (m *Message) open(n need) (io.ReadCloser, *Error) {
+	r, err := m.known.convert(m.Open, n)
+	switch {
+	case err == nil:
+		return r, nil
+	case err.status == "":
+		return nil, localErr(StageMail, err)
+	}
+	return nil, lackErr(err.status, "%w", err)
 }
 
 // A Recipient is one forward-path with what its sender asked to hear about it (RFC 3461).
@@ -40,4 +92,20 @@ type DeliverBy struct {
 	Time   time.Time `json:"time,omitzero"`    // the zero time is no limit
 	Notify bool      `json:"notify,omitempty"` // by-mode N: a late message goes on, and its sender hears of it; otherwise R, and it comes back
 	Trace  bool      `json:"trace,omitempty"`  // by-trace: every host that passes it on is to say so
+}
+
+// seconds is how long it is until then.
+func (by *DeliverBy) seconds() int64 { return int64(time.Until(by.Time) / time.Second) }
+
+// String is the value of the BY parameter of MAIL at this moment (RFC 2852, section 4).
+func (by DeliverBy) String() string {
+	const most = 999_999_999 // RFC 2852, section 4
+	s := strconv.FormatInt(min(max(by.seconds(), -most), most), 10) + ";R"
+	if by.Notify {
+		s = s[:len(s)-1] + "N"
+	}
+	if by.Trace {
+		s += "T"
+	}
+	return s
 }

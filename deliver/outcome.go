@@ -77,6 +77,7 @@ type Outcome struct {
 	Host      string         // the host that decided, or the last one tried; "" where none was known
 	Addr      netip.AddrPort // its address
 	TLS       TLSState
+	Timing    Timing         // how long each stage at the host took
 	Reason    reason.Verdict // why a host refused
 	Tried     []Try          // what else was tried, in order, and why each failed
 
@@ -92,6 +93,8 @@ type Outcome struct {
 	to      *Recipient
 	decided bool // something is known of the hop, and moves to Tried when more is
 	met     bool // a host of the hop was connected to
+	lacked  bool // a host of the hop cannot do what the message needs
+	failing bool // another failed in another way
 	local   bool // the message cannot be read
 }
 
@@ -138,6 +141,7 @@ func (o *Outcome) failed() bool { return o.Result == TempFail || o.Result == Per
 // connection that did not come about: they stay the outcome when only that follows.
 func (o *Outcome) fail(e *Error) {
 	o.met = o.met || (e.Stage != StageRoute && e.Stage != StageConnect)
+	o.lacked, o.failing = o.lacked || e.lacking, o.failing || !e.lacking
 	if !o.Reply.IsZero() && e.Reply.IsZero() && e.Temporary && !e.PossiblyDelivered && !e.local {
 		o.Tried = append(o.Tried, Try{Hop: o.Hop, Host: e.Host, Addr: e.Addr, Stage: e.Stage, Err: e.detail()})
 		o.RouteTrouble = o.RouteTrouble || e.RouteTrouble
@@ -149,7 +153,15 @@ func (o *Outcome) fail(e *Error) {
 		o.Result = TempFail
 	}
 	o.Status, o.Reply, o.Detail, o.Stage, o.Host, o.Addr, o.TLS = e.Status, e.Reply, e.detail(), e.Stage, e.Host, e.Addr, e.TLS
+	o.Timing = e.Timing
 	o.PossiblyDelivered, o.RouteTrouble, o.local = e.PossiblyDelivered, e.RouteTrouble, e.local
+}
+
+// conclude ends a hop. What no host of it can do is a permanent failure, though each of them left it to the others.
+func (o *Outcome) conclude() {
+	if o.Result == TempFail && o.lacked && !o.failing {
+		o.harden()
+	}
 }
 
 // harden makes a failure permanent that was temporary only as long as another host was left.
@@ -158,16 +170,16 @@ func (o *Outcome) harden() {
 }
 
 // succeed makes the outcome a host's yes.
-func (o *Outcome) succeed(s *session, reply dsn.Reply) {
+func (o *Outcome) succeed(p *peer, reply dsn.Reply) {
 	o.leave()
 	o.decided, o.Result, o.Reply, o.Detail, o.Stage = true, Delivered, reply, "", StageDot
-	if o.to.Notify.Success() && !s.caps.dsn {
+	if o.to.Notify.Success() && !p.caps.dsn {
 		o.Result = Relayed // RFC 3461, section 5.2.2
 	}
 	if o.Status = reply.Status(); o.Status == "" {
 		o.Status = "2.0.0"
 	}
-	o.Host, o.Addr, o.TLS, o.RouteTrouble = s.host, s.addr, s.tls, false
+	o.Host, o.Addr, o.TLS, o.Timing, o.RouteTrouble = p.host, p.addr, p.tls, p.times, false
 }
 
 // meets reports whether a later hop with a condition is to be tried.
@@ -192,7 +204,7 @@ func (o *Outcome) Err() error {
 		return nil
 	}
 	e := &Error{
-		Status: o.Status, Reply: o.Reply, Host: o.Host, Addr: o.Addr, Stage: o.Stage, TLS: o.TLS,
+		Status: o.Status, Reply: o.Reply, Host: o.Host, Addr: o.Addr, Stage: o.Stage, TLS: o.TLS, Timing: o.Timing,
 		Temporary: o.Result == TempFail, PossiblyDelivered: o.PossiblyDelivered, RouteTrouble: o.RouteTrouble,
 	}
 	if o.Detail != "" {

@@ -3,131 +3,80 @@ package deliver
 import (
 	"time"
 
-	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/route"
 )
 
 // A session is a connection on which the greeting, EHLO, TLS and the login are done: transactions may follow.
 type session struct {
 	*conn
-	key    key
-	caps   capabilities
-	tls    TLSState
-	born   time.Time
-	served int         // transactions
-	most   int         // recipients that the host takes in a transaction; 0 is not known
-	reused bool        // it was idle before, and has not answered since
-	broken bool        // nothing more can be said on it
-	open   bool        // a transaction was begun and not ended: RSET must come before the next
-	timer  *time.Timer // ends it when it is idle for too long
-}
-
-// at completes an error with the host.
-func (s *session) at(e *Error) *Error {
-	e.Host, e.Addr, e.TLS = s.host, s.addr, s.tls
-	return e
+	key   key
+	born  time.Time
+	timer *time.Timer // ends it when it is idle for too long
 }
 
 // greet takes a new connection through TLS, greeting, EHLO and login.
 func (d *Deliverer) greet(s *session, hop *route.Hop) *Error {
+	h := hello{name: d.greetingName(s.key.helo), lmtp: s.key.protocol == route.LMTP, mode: s.key.mode}
+	if s.key.plain {
+		h.mode = route.TLSNone
+	}
 	if s.key.protocol == route.SMTPS {
+		h.mode = route.TLSNone // it is there from the start
 		if e := d.secure(s); e != nil {
 			return e
 		}
 	}
-	if e := d.greeting(s); e != nil {
+	if e := d.hello(s, h); e != nil {
 		return e
-	}
-	if e := d.ehlo(s); e != nil {
-		return e
-	}
-	if s.key.protocol != route.SMTPS && !s.key.plain {
-		if e := d.upgrade(s); e != nil {
-			return e
-		}
 	}
 	return d.login(s, hop)
 }
 
-// greeting reads the host's first words. A refusal here is of this host only (RFC 5321, section 3.1).
-func (d *Deliverer) greeting(s *session) *Error {
-	err := s.within(d.set.timeouts.Greeting)
-	var reply dsn.Reply
-	if err == nil {
-		reply, err = s.read()
+func (d *Deliverer) greetingName(helo string) string {
+	if name := oneWord(helo); name != "" {
+		return name
 	}
-	switch {
-	case err != nil:
-		return s.lost(StageGreeting, err)
-	case reply.Code != 220:
-		return hostErr(StageGreeting, reply)
-	}
-	return nil
+	return d.set.hostname
 }
 
-// ehlo greets with EHLO, and where that is unknown with HELO (RFC 5321, section 3.2).
-func (d *Deliverer) ehlo(s *session) *Error {
-	name := oneWord(s.key.helo)
-	if name == "" {
-		name = d.set.hostname
-	}
-	verb := "EHLO "
-	if s.key.protocol == route.LMTP {
-		verb = "LHLO "
-	}
-	s.caps = capabilities{}
-	reply, err := s.ask(d.set.timeouts.EHLO, verb+name)
-	if err == nil && reply.Permanent() && s.key.protocol != route.LMTP {
-		reply, err = s.ask(d.set.timeouts.EHLO, "HELO "+name)
-		if err == nil && reply.Code == 250 {
-			return nil
-		}
-	}
-	switch {
-	case err != nil:
-		return s.lost(StageEHLO, err)
-	case reply.Code != 250:
-		return hostErr(StageEHLO, reply)
-	}
-	s.caps = parseCapabilities(reply)
-	return nil
-}
-
-// upgrade does what the mode asks of STARTTLS. A failure of opportunistic TLS has TLS in its stage: the caller tries
-// other hosts, then this one in the clear.
-func (d *Deliverer) upgrade(s *session) *Error {
-	mode := s.key.mode
-	switch {
-	case mode == route.TLSNone || (mode == route.TLSOpportunistic && !s.caps.startTLS):
-		return nil
-	case !s.caps.startTLS:
-		return tempErr(StageTLS, "4.7.4", "the host offers no TLS, and the route asks for tls=%s", mode)
-	}
-	reply, err := s.ask(d.set.timeouts.EHLO, "STARTTLS")
-	switch {
-	case err != nil:
-		return s.lost(StageTLS, err)
-	case reply.Code != 220:
-		return hostErr(StageTLS, reply)
+// hello plays the opening, with the handshake where it comes to one. A failure of opportunistic TLS has TLS as its stage:
+// the caller tries other hosts, then this one in the clear.
+func (d *Deliverer) hello(s *session, h hello) *Error {
+	again := h
+	h.peer = &s.peer
+	if e := d.playHello(s, &h); e != nil || !h.secure {
+		return e
 	}
 	if e := d.secure(s); e != nil {
 		return e
 	}
-	e := d.ehlo(s) // what was offered in the clear counts no more (RFC 3207, section 4.2)
+	again.peer, again.state, again.mode = &s.peer, helloEHLO, route.TLSNone
+	s.caps = capabilities{}
+	e := d.playHello(s, &again)
 	if e != nil && e.Reply.IsZero() {
 		e.Stage = StageTLS // a host may end a handshake that we think done (RFC 8446, section 4.4.2.4)
 	}
 	return e
 }
 
+func (d *Deliverer) playHello(s *session, h *hello) *Error {
+	if e := s.play(h, &d.set.timeouts, nil); e != nil {
+		return e
+	}
+	return h.err
+}
+
 func (d *Deliverer) secure(s *session) *Error {
+	begin := time.Now()
 	err := d.startTLS(s)
+	s.times.TLS += time.Since(begin)
 	switch {
 	case err == nil:
 		return nil
 	case s.ctx.Err() != nil:
 		return s.lost(StageTLS, err)
 	}
+	s.broken = true
 	return tempErr(StageTLS, "4.7.5", "TLS with the host failed: %w", err)
 }
 

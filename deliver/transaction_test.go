@@ -62,7 +62,7 @@ func TestTheEnvelopeGoesOutInOneWrite(t *testing.T) {
 		require.NoError(t, w.d.Close())
 		require.Equal(t, []string{
 			"EHLO mail.example.org\r\n",
-			"MAIL FROM:<me@example.org> SIZE=26 BODY=8BITMIME\r\nRCPT TO:<a@aol.test>\r\nRCPT TO:<b@aol.test>\r\nDATA\r\n",
+			"MAIL FROM:<me@example.org> SIZE=26\r\nRCPT TO:<a@aol.test>\r\nRCPT TO:<b@aol.test>\r\nDATA\r\n",
 			hello + ".\r\n",
 			"QUIT\r\n",
 		}, writes())
@@ -374,32 +374,48 @@ func TestEightBitText(t *testing.T) {
 	const seven = "Subject: x\r\n\r\nseven\r\n"
 	late := seven + strings.Repeat("a line of seven bits\r\n", 5000) + "und ein ä am Ende\r\n"
 	for name, tt := range map[string]struct {
-		text   string
-		offer  []string
-		status string
+		text  string
+		offer []string
+		found string // a line that arrives; "" is all as it was
 	}{
-		"8BITMIME takes it":         {"Subject: x\r\n\r\nä\r\n", []string{"8BITMIME"}, "2.0.0"},
-		"seven bits go anywhere":    {seven, []string{}, "2.0.0"},
-		"8-bit body, nowhere":       {"Subject: x\r\n\r\nä\r\n", []string{}, "5.6.3"},
-		"8-bit header, nowhere":     {"Subject: ä\r\n\r\nx\r\n", []string{}, "5.6.3"},
-		"8-bit header with LF":      {"Subject: x\nX: ä\n\nx\n", []string{}, "5.6.3"},
-		"8-bit at the far end":      {late, []string{}, "5.6.3"},
-		"8-bit in a very long line": {"Subject: " + strings.Repeat("x", 100_000) + "ä\r\n\r\nx\r\n", []string{}, "5.6.3"},
-		"nothing at all":            {"", []string{}, "2.0.0"},
+		"8BITMIME takes it":         {"Subject: x\r\n\r\nä\r\n", []string{"8BITMIME"}, ""},
+		"seven bits go anywhere":    {seven, []string{}, ""},
+		"8-bit body, nowhere":       {"Subject: x\r\n\r\nä\r\n", []string{}, "w6QNCg=="},
+		"8-bit header, nowhere":     {"Subject: ä\r\n\r\nx\r\n", []string{}, "Subject: =?utf-8?q?=C3=A4?="},
+		"8-bit header with LF":      {"Subject: x\nX: ä\n\nx\n", []string{}, "X: =?utf-8?q?=C3=A4?="},
+		"8-bit at the far end":      {late, []string{}, "und ein =C3=A4 am Ende"},
+		"8-bit in a very long line": {"Subject: " + strings.Repeat("x", 100_000) + "ä\r\n\r\nx\r\n", []string{}, ""},
+		"nothing at all":            {"", []string{}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMemory(t, func(t *testing.T, w *world) {
 				mx := w.Server("mx.aol.test", lab.Offer{Capabilities: tt.offer})
 				o := w.all(t, direct, letterOf(tt.text, "you@aol.test"))[0]
-				require.Equal(t, tt.status, o.Status.String(), "%v", o)
-				if o.Result == deliver.PermFail {
-					require.NotContains(t, mx.Transcript(), "C: MAIL")
+				require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+				got := mx.Mailbox()[0]
+				switch {
+				case len(tt.offer) > 0:
+					require.Equal(t, "8BITMIME", got.Params["BODY"])
+				case tt.text != seven && tt.text != "":
+					for _, line := range strings.Split(string(got.Body), "\r\n") {
+						require.LessOrEqual(t, len(line), 998)
+						require.NotRegexp(t, "[^\\x00-\\x7f]", line)
+					}
+					require.Contains(t, string(got.Body), tt.found)
 					return
 				}
-				require.Equal(t, tt.text, string(mx.Mailbox()[0].Body))
-				if len(tt.offer) > 0 {
-					require.Equal(t, "8BITMIME", mx.Mailbox()[0].Params["BODY"])
+				require.Equal(t, tt.text, string(got.Body))
+			})
+			inMemory(t, func(t *testing.T, w *world) { // and as it is or not at all
+				w.d.NoConversion = true
+				mx := w.Server("mx.aol.test", lab.Offer{Capabilities: tt.offer})
+				o := w.all(t, direct, letterOf(tt.text, "you@aol.test"))[0]
+				if tt.found == "" && len(tt.text) < 100_000 {
+					require.Equal(t, tt.text, string(mx.Mailbox()[0].Body))
+					return
 				}
+				require.Equal(t, "permfail 5.6.3", o.Result.String()+" "+o.Status.String(), "%v", o)
+				require.NotContains(t, mx.Transcript(), "C: MAIL")
 			})
 		})
 	}
@@ -417,6 +433,7 @@ func TestInternationalMail(t *testing.T) {
 		status         string
 		wire           []string // MAIL and RCPT addresses as they arrive
 		used           bool     // SMTPUTF8 in MAIL
+		found          string   // in the message that arrives
 	}{
 		"taken as it is": {
 			from: "jörg@bücher.test", to: "hans@bücher.test", text: utf8Header, utf8: true, offer: all,
@@ -440,7 +457,15 @@ func TestInternationalMail(t *testing.T) {
 		},
 		"a header in UTF-8": {
 			from: "me@example.org", to: "you@aol.test", text: utf8Header, utf8: true, offer: eight,
+			status: "2.0.0", wire: plain, used: false, found: "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=",
+		},
+		"an address in UTF-8 in the header": {
+			from: "me@example.org", to: "you@aol.test", text: "From: <jörg@example.org>\r\n\r\nx\r\n", utf8: true, offer: eight,
 			status: "5.6.7", wire: nil, used: false,
+		},
+		"a header in UTF-8, unasked but taken": {
+			from: "me@example.org", to: "you@aol.test", text: utf8Header, utf8: false, offer: all,
+			status: "2.0.0", wire: plain, used: true,
 		},
 		"a header of eight bits, unasked": {
 			from: "me@example.org", to: "you@aol.test", text: utf8Header, utf8: false, offer: eight,
@@ -471,6 +496,7 @@ func TestInternationalMail(t *testing.T) {
 				require.Equal(t, tt.wire, append([]string{mail.From}, mail.Addresses()...))
 				_, used := mail.Params["SMTPUTF8"]
 				require.Equal(t, tt.used, used)
+				require.Contains(t, string(mail.Body), tt.found)
 			})
 		})
 	}

@@ -28,7 +28,7 @@ func TestTheTranscriptHasEveryLine(t *testing.T) {
 		w.all(t, direct, m)
 		require.NoError(t, w.d.Close())
 		require.Equal(t, []string{
-			"EHLO mail.example.org", "MAIL FROM:<me@example.org> SIZE=26 BODY=8BITMIME",
+			"EHLO mail.example.org", "MAIL FROM:<me@example.org> SIZE=26",
 			"RCPT TO:<you@aol.test>", "RCPT TO:<friend@aol.test>", "DATA", ".", "QUIT",
 		}, w.said.by('C'))
 		require.Equal(t, []string{
