@@ -181,12 +181,20 @@ func (s *session) finish(line string) error {
 		return s.finishLMTP(tx, st)
 	}
 	usual := tx.reply()
-	a := s.srv.now().decide(st)
+	a := tx.honest(s.srv.now().decide(st))
 	if a.takes(usual) {
 		s.srv.deliver(tx.msg)
 	}
 	_, err := s.perform(a, AtDot, usual)
 	return err
+}
+
+// honest is an answer that takes no message of which the server has only a part.
+func (tx *transaction) honest(a Answer) Answer {
+	if tx.failed != nil && a.takes(tx.reply()) {
+		return Answer{Delay: a.Delay}
+	}
+	return a
 }
 
 func (tx *transaction) reply() string {
@@ -207,7 +215,7 @@ func (s *session) finishLMTP(tx *transaction, st Step) error {
 	msg.To = nil
 	for i, to := range tx.msg.To {
 		st.To = []string{to.Address}
-		if answers[i] = s.srv.now().decide(st); answers[i].takes(usual) {
+		if answers[i] = tx.honest(s.srv.now().decide(st)); answers[i].takes(usual) {
 			msg.To = append(msg.To, to)
 		}
 	}

@@ -326,7 +326,7 @@ func dialogues() []played {
 		},
 		{
 			name:       "SIZE is enforced, declared or not",
-			behaviours: []lab.Behaviour{lab.Offer{Capabilities: []string{"SIZE 10"}}},
+			behaviours: []lab.Behaviour{lab.Offer{Capabilities: []string{"SIZE 10"}}, lab.Refuse(lab.AtDot, "250 2.0.0 As you like")},
 			dialogue: `
 			S: 220 *
 			C: EHLO c
