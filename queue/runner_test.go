@@ -247,7 +247,7 @@ func to(address, notify string) queue.Recipient {
 	return queue.Recipient{Address: address, Notify: n}
 }
 
-// std: D3
+// std: D3 C13
 func TestSendersHearWhatTheyAskedFor(t *testing.T) {
 	late := []dsn.Action{dsn.Delayed}
 	failed := []dsn.Action{dsn.Failed}

@@ -185,6 +185,8 @@ func TestParametersAreKept(t *testing.T) {
 
 	env = show(`MAIL FROM:<"a BY=1;R MT-PRIORITY=9"@src.test> MT-PRIORITY=9`)
 	assert.Equal(t, queue.Envelope{From: `"a BY=1;R MT-PRIORITY=9"@src.test`, To: queue.To("b@dst.test"), Priority: 9}, env)
+	env = show("MAIL FROM:<a@src.test> " + strings.Repeat(" ", 5000))
+	assert.Equal(t, queue.Envelope{From: "a@src.test", To: queue.To("b@dst.test")}, env, "nothing is left of the one before, in a line that comes in pieces either")
 	env = show("MAIL FROM:<> BY=+60;R")
 	assert.False(t, env.DeliverBy.Notify)
 	assert.WithinDuration(t, time.Now().Add(time.Minute), env.DeliverBy.Time, patience)
@@ -197,7 +199,7 @@ func TestParametersAreKept(t *testing.T) {
 	defer q.Close()
 	held, _, err := q.List(t.Context(), queue.Filter{State: queue.Held}, "", 0)
 	require.NoError(t, err)
-	require.Len(t, held, 4)
+	require.Len(t, held, 5)
 	assert.True(t, held[0].RequireTLS)
 	assert.Equal(t, -4, held[0].Priority)
 }
