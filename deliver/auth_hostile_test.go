@@ -261,6 +261,22 @@ func againstMail(t *testing.T, w *world, then func(*host)) deliver.Outcome {
 	})
 }
 
+// An answer to an empty challenge could be used again by whoever has it.
+//
+// std: C16
+func TestAnEmptyChallengeOfCRAMIsNotAnswered(t *testing.T) {
+	t.Setenv("PASSWORD", password)
+	inMemory(t, func(t *testing.T, w *world) {
+		o := against(t, w, by(t, "smtp://user@mail.isp.test secret=env:PASSWORD tls=none"), "CRAM-MD5", func(h *host) {
+			if answer := h.ask(""); answer != "" {
+				h.t.Errorf("it answered %q", answer)
+			}
+		})
+		require.True(t, o.RouteTrouble, "%v", o)
+		require.Contains(t, o.Detail, "challenge is empty")
+	})
+}
+
 // A host that has refused a token and then says yes is not believed.
 //
 // std: C16
