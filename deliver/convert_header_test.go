@@ -5,6 +5,7 @@ import (
 	"net/mail"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -14,30 +15,31 @@ import (
 func TestConvertHeaderFields(t *testing.T) {
 	long := strings.Repeat("Übersicht ", 6)
 	for name, tt := range map[string]struct{ field, want string }{
-		"subject":               {"Subject: Grüße aus Köln", "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= aus =?utf-8?q?K=C3=B6ln?="},
-		"words together":        {"Subject: a  ä  ö b", "Subject: a  =?utf-8?b?w6QgIMO2?= b"},
-		"folded":                {"Subject: a\r\n\tä", "Subject: a\t=?utf-8?q?=C3=A4?="},
-		"base64":                {"Subject: Привет", "Subject: =?utf-8?b?0J/RgNC40LLQtdGC?="},
-		"not UTF-8":             {"Subject: \xe4 b", "Subject: =?unknown-8bit?q?=E4?= b"},
-		"encoded-words stay":    {"Subject: =?utf-8?q?a?= ä =?utf-8?q?b?= c", "Subject: =?utf-8?q?a?= =?utf-8?q?_=C3=A4_?= =?utf-8?q?b?= c"},
-		"unknown field":         {"X-Unknown: <ä>; b", "X-Unknown: =?utf-8?b?PMOkPjs=?= b"},
-		"description":           {"Content-Description: Ü", "Content-Description: =?utf-8?q?=C3=9C?="},
-		"control characters":    {"Subject: ä\x01\x7f", "Subject: =?utf-8?q?=C3=A4=01=7F?="},
-		"address":               {"From: ä <a@ö.example>", "From: =?utf-8?q?=C3=A4?= <a@xn--nda.example>"},
-		"address alone":         {"From: a@ö.example", "From: a@xn--nda.example"},
-		"quoted name":           {`To: "Ä, \"B\"" <a@b>, "C, D" <c@d>`, `To: =?utf-8?q?=C3=84=2C_=22B=22?= <a@b>, "C, D" <c@d>`},
-		"quoted local part":     {`To: "a b,<>"@ö.example`, `To: "a b,<>"@xn--nda.example`},
-		"comments":              {"Cc: (ä) a@b (c (\\)ö))", "Cc: a@b (=?utf-8?q?=C3=A4?=) (=?utf-8?q?c_=28=29=C3=B6=29?=)"},
-		"comment after angle":   {"Cc: A <a@b> (ö)", "Cc: A <a@b> (=?utf-8?q?=C3=B6?=)"},
-		"group":                 {"To: Grün: a@b, Ü <c@d>;, x: ;", "To: =?utf-8?q?Gr=C3=BCn?=: a@b, =?utf-8?q?=C3=9C?= <c@d>;, x:;"},
-		"name encoded in part":  {"To: =?utf-8?q?=C3=A4?= ö <a@b>", "To: =?utf-8?b?w6Qgw7Y=?= <a@b>"},
-		"no address":            {"To: jeder, ünbekannt", "To: jeder, =?utf-8?q?=C3=BCnbekannt?="},
-		"unclosed":              {`To: "ä <a@b>`, "To: =?utf-8?q?=C3=A4_=3Ca=40b=3E?="},
-		"literal":               {"To: ä <a@[IPv6:2001:db8::1]>", "To: =?utf-8?q?=C3=A4?= <a@[IPv6:2001:db8::1]>"},
-		"file name":             {`Content-Disposition: attachment; filename="ä;\"b.txt"; size=1`, `Content-Disposition: attachment; filename*=utf-8''%C3%A4%3B%22b.txt; size=1`},
-		"file name, not UTF-8":  {"Content-Disposition: inline; filename=\xe4", "Content-Disposition: inline; filename*=unknown-8bit''%E4"},
-		"file name in sections": {`Content-Type: a/b; name*0="ä"; name*1=" ö"`, "Content-Type: a/b; name*0*=utf-8''%C3%A4; name*1*=%20%C3%B6"},
-		"file name, half done":  {"Content-Type: a/b; name*=utf-8''ä%20ö", "Content-Type: a/b; name*=utf-8''%C3%A4%20%C3%B6"},
+		"subject":                 {"Subject: Grüße aus Köln", "Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?= aus =?utf-8?q?K=C3=B6ln?="},
+		"words together":          {"Subject: a  ä  ö b", "Subject: a  =?utf-8?b?w6QgIMO2?= b"},
+		"folded":                  {"Subject: a\r\n\tä", "Subject: a\t=?utf-8?q?=C3=A4?="},
+		"base64":                  {"Subject: Привет", "Subject: =?utf-8?b?0J/RgNC40LLQtdGC?="},
+		"not UTF-8":               {"Subject: \xe4 b", "Subject: =?unknown-8bit?q?=E4?= b"},
+		"encoded-words stay":      {"Subject: =?utf-8?q?a?= ä =?utf-8?q?b?= c", "Subject: =?utf-8?q?a?= =?utf-8?q?_=C3=A4_?= =?utf-8?q?b?= c"},
+		"unknown field":           {"X-Unknown: <ä>; b", "X-Unknown: =?utf-8?b?PMOkPjs=?= b"},
+		"description":             {"Content-Description: Ü", "Content-Description: =?utf-8?q?=C3=9C?="},
+		"control characters":      {"Subject: ä\x01\x7f", "Subject: =?utf-8?q?=C3=A4=01=7F?="},
+		"address":                 {"From: ä <a@ö.example>", "From: =?utf-8?q?=C3=A4?= <a@xn--nda.example>"},
+		"address alone":           {"From: a@ö.example", "From: a@xn--nda.example"},
+		"quoted name":             {`To: "Ä, \"B\"" <a@b>, "C, D" <c@d>`, `To: =?utf-8?q?=C3=84=2C_=22B=22?= <a@b>, "C, D" <c@d>`},
+		"quoted local part":       {`To: "a b,<>"@ö.example`, `To: "a b,<>"@xn--nda.example`},
+		"comments":                {"Cc: (ä) a@b (c (\\)ö))", "Cc: a@b (=?utf-8?q?=C3=A4?=) (=?utf-8?q?c_=28=29=C3=B6=29?=)"},
+		"comment after angle":     {"Cc: A <a@b> (ö)", "Cc: A <a@b> (=?utf-8?q?=C3=B6?=)"},
+		"group":                   {"To: Grün: a@b, Ü <c@d>;, x: ;", "To: =?utf-8?q?Gr=C3=BCn?=: a@b, =?utf-8?q?=C3=9C?= <c@d>;, x:;"},
+		"name encoded in part":    {"To: =?utf-8?q?=C3=A4?= ö <a@b>", "To: =?utf-8?b?w6Qgw7Y=?= <a@b>"},
+		"no address":              {"To: jeder, ünbekannt", "To: jeder, =?utf-8?q?=C3=BCnbekannt?="},
+		"unclosed":                {`To: "ä <a@b>`, "To: =?utf-8?q?=C3=A4_=3Ca=40b=3E?="},
+		"bracket in a local part": {`To: ä <"a>b"@c>`, `To: =?utf-8?q?=C3=A4?= <"a>b"@c>`},
+		"literal":                 {"To: ä <a@[IPv6:2001:db8::1]>", "To: =?utf-8?q?=C3=A4?= <a@[IPv6:2001:db8::1]>"},
+		"file name":               {`Content-Disposition: attachment; filename="ä;\"b.txt"; size=1`, `Content-Disposition: attachment; filename*=utf-8''%C3%A4%3B%22b.txt; size=1`},
+		"file name, not UTF-8":    {"Content-Disposition: inline; filename=\xe4", "Content-Disposition: inline; filename*=unknown-8bit''%E4"},
+		"file name in sections":   {`Content-Type: a/b; name*0="ä"; name*1=" ö"`, "Content-Type: a/b; name*0*=utf-8''%C3%A4; name*1*=%20%C3%B6"},
+		"file name, half done":    {"Content-Type: a/b; name*=utf-8''ä%20ö", "Content-Type: a/b; name*=utf-8''%C3%A4%20%C3%B6"},
 		"long file name": {
 			`Content-Type: a/b; name="` + long + `"`,
 			"Content-Type: a/b;\r\n name*0*=utf-8''%C3%9Cbersicht%20%C3%9Cbersicht%20%C3%9Cber;\r\n name*1*=sicht%20%C3%9Cbersicht%20%C3%9Cbersicht%20%C3%9Cbe;\r\n name*2*=rsicht%20",
@@ -105,6 +107,11 @@ func TestEncodedHeadersRead(t *testing.T) {
 			require.NoError(t, err)
 			for line := range strings.Lines(string(out)) {
 				assert.LessOrEqual(t, len(line), 76+2, "%q", line)
+			}
+			for word := range strings.FieldsSeq(string(out)) {
+				if one, err := decode.Decode(word); err == nil {
+					assert.True(t, utf8.ValidString(one), "no character is in two words (RFC 2047, section 5)")
+				}
 			}
 			m, err := mail.ReadMessage(strings.NewReader(string(out) + "\r\n"))
 			require.NoError(t, err)

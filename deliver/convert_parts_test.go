@@ -178,6 +178,26 @@ func TestConvertLabels(t *testing.T) {
 			"Subject: a\r\rall is well, ä\r", seven,
 			"Subject: a\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nall is well, =C3=A4\r\n",
 		},
+		"CR CR LF is one line end": {
+			"Subject: a\r\r\n\r\r\nall is well, ä\r\r\nend\n", seven,
+			"Subject: a\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nall is well, =C3=A4\r\nend\r\n",
+		},
+		"labels around labels": {
+			"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=o\nContent-Transfer-Encoding: 8bit\n\n--o\nContent-Type: multipart/mixed; boundary=i\nContent-Transfer-Encoding: 8bit\n\n--i\nContent-Type: text/plain\n\nall is well, ä\n--i--\n--o--\n", seven,
+			"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=o\nContent-Transfer-Encoding: 7bit\r\n\n--o\nContent-Type: multipart/mixed; boundary=i\nContent-Transfer-Encoding: 7bit\r\n\n--i\nContent-Type: text/plain\nContent-Transfer-Encoding: quoted-printable\r\n\nall is well, =C3=A4\n--i--\n--o--\n",
+		},
+		"half a character": {
+			"Subject: a\n\nall is well, \xc3", seven,
+			"Subject: a\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=unknown-8bit\r\nContent-Transfer-Encoding: quoted-printable\r\n\nall is well, =C3",
+		},
+		"text after binary": {
+			"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: image/png\nContent-Transfer-Encoding: binary\n\na\rb\n--m\n\na\rall is well, ä\n--m--\n", seven,
+			"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: image/png\nContent-Transfer-Encoding: binary\n\na\rb\n--m\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\na\r\nall is well, =C3=A4\n--m--\n",
+		},
+		"header after binary": {
+			"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: image/png\nContent-Transfer-Encoding: binary\n\na\n--m\nA: b\rC: ä\n\nok\n--m--\n", seven,
+			"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: image/png\nContent-Transfer-Encoding: binary\n\na\n--m\nA: b\r\nC: =?utf-8?q?=C3=A4?=\r\n\nok\n--m--\n",
+		},
 		"binary keeps its octets": {
 			"MIME-Version: 1.0\nContent-Type: image/png\nContent-Transfer-Encoding: binary\n\na\rb\nc\r\r\nd\x00", noBin,
 			"MIME-Version: 1.0\nContent-Type: image/png\nContent-Transfer-Encoding: base64\r\n\nYQ1iCmMNDQpkAA==\r\n",
@@ -201,6 +221,19 @@ func TestConvertLabels(t *testing.T) {
 			require.Nil(t, e)
 			assert.Equal(t, tt.want, got)
 		})
+	}
+}
+
+// The charset of what has no label is known for lines in pieces too.
+func TestCharsetOfLongLines(t *testing.T) {
+	for shift := range 4 {
+		for charset, text := range map[string]string{"utf-8": "日本語€ä", "unknown-8bit": "日本語€ä\xe4"} {
+			text = strings.Repeat("x", shift) + strings.Repeat("x"+text, 20_000)
+			got, e := converted(t, "Subject: a\n\n"+text+"\n", seven)
+			require.Nil(t, e)
+			assert.Contains(t, got, "Content-Type: text/plain; charset="+charset+"\r\n")
+			require.Equal(t, text, leavesOf(t, got)[1])
+		}
 	}
 }
 

@@ -77,6 +77,7 @@ func TestSurvey(t *testing.T) {
 		"998 many":                {"a: b\n\n" + strings.Repeat(x+"\r\n", 200), survey{}},
 		"very long":               {"a: b\n\n" + strings.Repeat(x, 200), survey{long: true}},
 		"very long field":         {"a: " + strings.Repeat("b", 100_000) + "\r\nc: ä\r\n\r\nd", survey{header8: true, long: true, high: 2}},
+		"CR ends a block":         {"a: b\n\n" + strings.Repeat("x", surveyBlock-1) + "\r\n", survey{long: true}},
 		"NUL":                     {"a: b\r\n\r\n\x00", survey{binary: true}},
 		"CR":                      {"a: b\r\n\r\na\rb", survey{binary: true}},
 		"CR at the end":           {"a: b\r\n\r\na\r", survey{binary: true}},
