@@ -330,7 +330,7 @@ func (t *transfer) lost(e *Error) *Error {
 	possibly := t.out && !e.unsent
 	if possibly && e.Reply.Code == 421 {
 		n := len(t.taken)
-		if t.lmtp && t.state == atDot {
+		if t.lmtp && e.Stage == StageDot {
 			n = min(n, 1)
 		}
 		no := *e
