@@ -17,7 +17,7 @@ func charsetOf(text string) string {
 	return unknownCharset
 }
 
-// Octets of an encoded-word. The standard says 75 at most (RFC 2047, section 2), and in a comment there are parentheses around it.
+// Octets of an encoded-word. The standard says 75 at most (RFC 2047, section 2), and in a comment parentheses are around it.
 const (
 	longestWord = 72
 	leastWord   = 40 // with less there would hardly be room for a character
