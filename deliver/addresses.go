@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/sortie-mail/sortie/deliver/resolve"
 	"github.com/sortie-mail/sortie/route"
@@ -17,7 +18,9 @@ func (d *Deliverer) lookUp(ctx context.Context, t *target) {
 	if t.addrs != nil || t.err != nil {
 		return
 	}
+	begin := time.Now()
 	addrs, err := d.set.resolver.LookupAddr(ctx, t.host)
+	t.looked += time.Since(begin)
 	var dns *resolve.Error
 	switch {
 	case err == nil && len(addrs) > 0:
@@ -117,6 +120,9 @@ func isPrivate(a netip.Addr) bool {
 // interleave puts IPv6 and IPv4 addresses in turn, so that one broken family costs one try (RFC 8305, section 4). Each
 // family keeps its order (RFC 5321, section 5.1).
 func interleave(addrs []netip.Addr) []netip.Addr {
+	if len(addrs) < 2 {
+		return addrs
+	}
 	var v6, v4 []netip.Addr
 	for _, a := range addrs {
 		if a.Unmap().Is4() {

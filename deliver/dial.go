@@ -57,6 +57,8 @@ func (h *approach) session(ctx context.Context) *session {
 	if !h.fresh {
 		for i, p := range h.left {
 			if s := h.kept(ctx, newKey(h.hop, h.mode, p, h.plain)); s != nil {
+				s.times.used()
+				s.times.Lookup = p.target.looked
 				h.at, h.left = p, slices.Delete(slices.Clone(h.left), i, i+1)
 				return s
 			}
@@ -115,6 +117,7 @@ func (h *approach) take(p place) {
 func (h *approach) open(ctx context.Context, won dialed) *session {
 	d, k := h.d, newKey(h.hop, h.mode, h.at, h.plain)
 	s := &session{conn: newConn(won.conn, k.host, k.to, d.Transcript), key: k, born: time.Now()}
+	s.times.Lookup, s.times.Connect = h.at.target.looked, won.took
 	s.attach(ctx, h.m.ID)
 	_, address := k.network()
 	s.notef("connected to %s", address)
@@ -147,6 +150,7 @@ func (h *approach) noConnection(ctx context.Context, end dialed) {
 		e.trouble().ends = true
 	}
 	e.Host, e.Addr = k.host, k.to
+	e.Timing.Lookup, e.Timing.Connect = h.at.target.looked, end.took
 	h.note(e)
 	h.learn(ctx, k.way(), e)
 	h.refused(e, h.at)

@@ -87,6 +87,20 @@ func (r *roads) count(address string) (n int) {
 	return n
 }
 
+// began is when an address was dialed first.
+func began(t *testing.T, dials []string, address string) time.Duration {
+	t.Helper()
+	for _, d := range dials {
+		if text, ok := strings.CutPrefix(d, address+" at "); ok {
+			at, err := time.ParseDuration(text)
+			require.NoError(t, err)
+			return at
+		}
+	}
+	t.Fatal("not dialed: ", address)
+	return 0
+}
+
 const (
 	six  = "[2001:db8::10]"
 	four = "192.0.2.10"
@@ -148,6 +162,7 @@ func TestAddressesAreRaced(t *testing.T) {
 				o := w.one(t, direct)
 				require.Equal(t, deliver.Delivered, o.Result, "%v", o)
 				assert.Equal(t, tt.took, o.End.Sub(o.Start))
+				assert.Equal(t, tt.took-began(t, r.dials, tt.at), o.Timing.Connect)
 				assert.Equal(t, tt.at, strings.TrimSuffix(o.Addr.String(), ":25"))
 				assert.Equal(t, tt.dials, r.dials)
 				assert.Len(t, o.Tried, tt.tried)
@@ -200,6 +215,7 @@ func TestARaceHasItsBounds(t *testing.T) {
 		require.Len(t, r.dials, 10)
 		require.Len(t, o.Tried, 9)
 		require.Equal(t, 9*250*time.Millisecond+30*time.Second, o.End.Sub(o.Start))
+		require.Equal(t, 30*time.Second, o.Timing.Connect)
 		seen := map[string]bool{o.Addr.String(): true}
 		for _, try := range o.Tried {
 			seen[try.Addr.String()] = true

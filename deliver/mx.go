@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/idna"
 	"golang.org/x/net/publicsuffix"
@@ -24,8 +25,9 @@ type target struct {
 	free       bool   // its addresses are not a stranger's to choose: they may be private, and ours
 	preference uint16 // of its MX record
 
-	addrs []netip.Addr // what lookUp found
-	err   *Error       // or why it did not
+	addrs  []netip.Addr  // what lookUp found
+	err    *Error        // or why it did not
+	looked time.Duration // how long DNS took to tell of it
 }
 
 // MXHosts gives the names of a domain's MX hosts, best first and equal ones in any order, so that a Deliverer serves as the
@@ -83,11 +85,16 @@ func (d *Deliverer) mxTargets(ctx context.Context, domain string) ([]target, *Er
 		return d.literalTarget(domain)
 	}
 	domain = asciiDomain(domain)
+	begin := time.Now()
 	records, err := d.set.resolver.LookupMX(ctx, domain)
 	if err != nil {
 		return nil, lookupError(domain, err)
 	}
+	looked := time.Since(begin)
 	targets, refused := d.chooseHosts(domain, records)
+	for i := range targets {
+		targets[i].looked = looked
+	}
 	if d.set.trace.Hosts != nil {
 		d.set.trace.Hosts(domain, names(targets[:min(len(targets), d.set.limits.Hosts)]))
 	}
