@@ -89,6 +89,8 @@ var badEnds = map[string]badEnd{
 	"DATA in several codes":      {behaviours: some(lab.MixedCodes(lab.AtData, 354, 250)), want: "tempfail 4.5.0 data", others: true},
 	"says 250 to DATA":           {behaviours: some(lab.Refuse(lab.AtData, "250 2.0.0 Ok")), want: "tempfail 4.5.0 data", others: true},
 	"says 250 to DATA, asked":    {behaviours: some(lab.Refuse(lab.AtData, "250 2.0.0 Ok"), plain), want: "tempfail 4.5.0 data", others: true},
+	"refuses DATA":               {behaviours: some(lab.Refuse(lab.AtData, "554 5.5.1 No")), want: "permfail 5.5.1 data"},
+	"refuses DATA for now":       {behaviours: some(lab.Refuse(lab.AtData, "451 4.3.0 Later")), want: "tempfail 4.3.0 data", others: true},
 	"goes after DATA":            {behaviours: some(lab.CloseAfter(lab.AtData)), body: megabytes, want: "tempfail 4.4.2 dot", others: true, memory: true},
 	"goes in the body":           {behaviours: some(lab.DropInBody(100_000)), body: megabytes, want: "tempfail 4.4.2 dot", others: true, memory: true},
 	"resets in the body":         {behaviours: some(lab.ResetInBody(100_000)), body: megabytes, want: "tempfail 4.4.2 dot", others: true, memory: true},

@@ -150,6 +150,11 @@ var keywords = []string{
 	"LIMITS RCPTMAX=2", "LIMITS MAILMAX=1", "DELIVERBY", "MT-PRIORITY", "REQUIRETLS", "X-ODD a=b", "",
 }
 
+// oddStages are those at which a host may be odd; what decides about a message comes more often.
+var oddStages = append([]lab.Stage{
+	lab.AtConnect, lab.AtBody, lab.AtChunk, lab.AtRset, lab.AtQuit, lab.AtRcpt, lab.AtRcpt, lab.AtDot, lab.AtDot, lab.AtDot,
+}, stages...)
+
 func genFarEnd(lmtp, outOfRow bool) *rapid.Generator[*farEnd] {
 	return rapid.Custom(func(t *rapid.T) *farEnd {
 		f := &farEnd{acts: map[lab.Stage][]deed{}, count: map[lab.Stage]int{}, heard: map[int][]byte{}}
@@ -162,10 +167,8 @@ func genFarEnd(lmtp, outOfRow bool) *rapid.Generator[*farEnd] {
 		if rapid.IntRange(0, 3).Draw(t, "hasTLS") == 0 {
 			f.offer.TLS = rapid.SampledFrom([]lab.TLSMode{lab.TLSOffered, lab.TLSBroken, lab.TLSRefused, lab.TLSStalled, lab.TLSCut}).Draw(t, "tls")
 		}
-		for _, at := range append(stages, lab.AtConnect, lab.AtBody, lab.AtChunk, lab.AtRset, lab.AtQuit) {
-			if rapid.IntRange(0, 3).Draw(t, string(at)) == 0 {
-				f.acts[at] = rapid.SliceOfN(genDeed(at, outOfRow), 1, 4).Draw(t, "deeds")
-			}
+		for _, at := range rapid.SliceOfNDistinct(rapid.SampledFrom(oddStages), 0, 4, rapid.ID).Draw(t, "odd") {
+			f.acts[at] = rapid.SliceOfN(genDeed(at, outOfRow), 1, 4).Draw(t, string(at))
 		}
 		return f
 	})
@@ -268,6 +271,7 @@ func (s *randomSession) attempt(w *world, c *collector, r route.Route, m *delive
 		class, ok := map[deliver.Result]int{deliver.TempFail: 4, deliver.PermFail: 5, deliver.Delivered: 2, deliver.Relayed: 2}[o.Result]
 		assert.True(c, ok && class == o.Status.Class(), "%v", o)
 		assert.False(c, o.PossiblyDelivered && o.Result != deliver.TempFail, "%v", o)
+		assert.NotEmpty(c, o.Host, "a host decided: %v", o)
 		if o.Result == deliver.PermFail {
 			s.permanent(c, o)
 		}
