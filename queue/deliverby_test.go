@@ -48,7 +48,7 @@ func TestWhatIsOverdueComesBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			play(t, nil, func(w *world) {
-				w.server("aol.test", far.b)
+				w.server("aol.test", lab.Offer{Capabilities: append(lab.DefaultCapabilities(), "DELIVERBY")}, far.b)
 				id := w.ask(queue.Envelope{DeliverBy: w.within(90*time.Minute, false)})
 				w.sleep(90*time.Minute - time.Second)
 				assert.Empty(t, w.home.Mailbox())

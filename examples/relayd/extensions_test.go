@@ -278,7 +278,7 @@ func TestDeliverBy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	home := w.host("src.test")
-	w.host("dst.test", lab.Refuse(lab.AtRcpt, "450 4.2.0 Not now"))
+	w.host("dst.test", offering("DELIVERBY"), lab.Refuse(lab.AtRcpt, "450 4.2.0 Not now"))
 	r := start(t, w.flags("-retry", "1h")...)
 	c := r.hello()
 	c.cmd(250, "MAIL FROM:<a@src.test> BY=2;R")

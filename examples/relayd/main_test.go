@@ -314,13 +314,26 @@ func (w *world) host(domain string, behaviours ...lab.Behaviour) *lab.Server {
 	w.t.Helper()
 	w.last++
 	ip := fmt.Sprintf("127.0.0.%d", w.last)
-	if w.port == "" {
+	first := w.port == ""
+	if first {
 		w.port = freePort(w.t)
 	}
 	s, err := w.Listen("mx."+domain, net.JoinHostPort(ip, w.port), behaviours...)
+	for range 10 {
+		if err == nil || !first {
+			break
+		}
+		w.port = freePort(w.t) // somebody took it in the meantime
+		s, err = w.Listen("mx."+domain, net.JoinHostPort(ip, w.port), behaviours...)
+	}
 	require.NoError(w.t, err)
 	require.NoError(w.t, w.Zone(domain, "@ MX 10 mx\nmx A "+ip))
 	return s
+}
+
+// offering is a server that offers more than most.
+func offering(more ...string) lab.Behaviour {
+	return lab.Offer{Capabilities: append(lab.DefaultCapabilities(), more...)}
 }
 
 // freePort finds a port that is free on every loopback address.

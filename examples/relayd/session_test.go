@@ -16,7 +16,7 @@ import (
 func toMX(t *testing.T, flags ...string) (*instance, *lab.Server) {
 	t.Helper()
 	w := newWorld(t)
-	mx := w.host("dst.test")
+	mx := w.host("dst.test", offering("CHUNKING")) // which takes messages as they are
 	return start(t, append(flags, "-routes", writeFile(t, "routes", "*  smtp://"+mx.Addr()+"\n"))...), mx
 }
 
