@@ -17,12 +17,13 @@ import (
 type sender struct {
 	s       *session
 	wait    *Timeouts
-	body    io.ReadCloser
-	binary  bool  // octets go as they are, also between line ends (RFC 3030, section 3)
-	octets  int64 // that were read
+	all     []byte        // the message where it is small and in memory, and otherwise
+	body    io.ReadCloser // where it comes from
+	binary  bool          // octets go as they are, also between line ends (RFC 3030, section 3)
+	octets  int64         // that were read
 	block   *[blockSize]byte
-	next    *[maxChunk]byte // the chunk that goes out next
-	filled  int             // octets of it
+	next    *[maxChunk]byte // room for a chunk
+	out     chunk           // the one that goes out next
 	ahead   bool            // it is read
 	lines   lineWriter      // into it
 	last    bool            // all is read
@@ -40,6 +41,19 @@ var (
 	chunks = sync.Pool{New: func() any { return new([maxChunk]byte) }}
 )
 
+// A chunk is written into the room that it has.
+type chunk []byte
+
+func (c *chunk) Write(p []byte) (int, error) {
+	*c = append(*c, p...)
+	return len(p), nil
+}
+
+func (c *chunk) WriteByte(b byte) error {
+	*c = append(*c, b)
+	return nil
+}
+
 // A readError is a failure to read the message on our side.
 type readError struct{ err error }
 
@@ -47,11 +61,16 @@ func (e *readError) Error() string { return e.err.Error() }
 
 // sender opens the message in the form that the session wants.
 func (t *transaction) sender() (*sender, *Error) {
-	body, e := t.m.open(t.form.need)
-	if e != nil {
-		return nil, e
+	b := &sender{s: t.s, wait: &t.d.set.timeouts, binary: t.form.binary}
+	if t.m.whole && t.m.known.meets(t.form.need) {
+		b.all = t.m.text
+	} else {
+		body, e := t.m.open(t.form.need)
+		if e != nil {
+			return nil, e
+		}
+		b.body, b.block = body, blocks.Get().(*[blockSize]byte)
 	}
-	b := &sender{s: t.s, wait: &t.d.set.timeouts, body: body, binary: t.form.binary, block: blocks.Get().(*[blockSize]byte)}
 	if t.form.by != byData {
 		b.next = chunks.Get().(*[maxChunk]byte)
 	}
@@ -68,8 +87,10 @@ func (t *transaction) sender() (*sender, *Error) {
 }
 
 func (b *sender) close() {
-	b.body.Close()
-	blocks.Put(b.block)
+	if b.body != nil {
+		b.body.Close()
+		blocks.Put(b.block)
+	}
 	if b.next != nil {
 		chunks.Put(b.next)
 	}
@@ -77,6 +98,10 @@ func (b *sender) close() {
 
 // read reads the next block.
 func (b *sender) read() []byte {
+	if b.body == nil {
+		b.octets, b.last = int64(len(b.all)), true
+		return b.all
+	}
 	n, err := fill(b.body, b.block[:])
 	b.octets += int64(n)
 	b.last = err == io.EOF
@@ -94,7 +119,9 @@ func (b *sender) message() *Error {
 	b.s.unheard++
 	begin := time.Now()
 	err := b.sendLines()
-	b.s.notef("%d octets of message sent", b.octets)
+	if b.s.script != nil {
+		b.s.notef("%d octets of message sent", b.octets)
+	}
 	if err == nil {
 		b.s.say(".")
 		err = b.s.w.Flush()
@@ -140,6 +167,9 @@ func (b *sender) chunk() (last bool, _ *Error) {
 	if b.readErr != nil {
 		return false, b.failed(&readError{b.readErr})
 	}
+	if b.s.unheard == 0 && b.s.speaks() { // the answers to the envelope were not what they seemed
+		return false, b.s.unasked(StageDot)
+	}
 	begin := time.Now()
 	b.ahead = false
 	b.s.unheard++
@@ -152,23 +182,25 @@ func (b *sender) chunk() (last bool, _ *Error) {
 }
 
 func (b *sender) writeChunk() error {
-	command := "BDAT " + strconv.Itoa(b.filled)
+	command := "BDAT " + strconv.Itoa(len(b.out))
 	if b.last {
 		command += " LAST"
 	}
 	b.s.say(command)
-	_, err := b.s.w.Write(b.next[:b.filled])
-	b.s.notef("%d octets of message sent", b.filled)
+	_, err := b.s.w.Write(b.out)
+	if b.s.script != nil {
+		b.s.notef("%d octets of message sent", len(b.out))
+	}
 	return err
 }
 
 // readChunk fills the next chunk.
 func (b *sender) readChunk() {
-	out := bytes.NewBuffer(b.next[:0])
-	b.lines.w = out
-	for out.Len() < chunkSize && !b.last && b.readErr == nil {
+	b.out = b.next[:0]
+	b.lines.w = &b.out
+	for len(b.out) < chunkSize && !b.last && b.readErr == nil {
 		if p := b.read(); b.binary {
-			out.Write(p)
+			b.out.Write(p)
 		} else {
 			b.lines.write(p)
 		}
@@ -176,7 +208,7 @@ func (b *sender) readChunk() {
 	if b.last {
 		b.lines.end()
 	}
-	b.filled, b.ahead = out.Len(), true
+	b.ahead = true
 }
 
 // failed is the error of a message that did not go out whole: without its end the host throws away what it has.

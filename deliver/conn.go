@@ -19,13 +19,14 @@ const writeBuffer = 16 << 10
 // A conn is a connection to a host: lines out, replies in, each step with its deadline. One attempt has it at a time.
 type conn struct {
 	peer
-	raw     net.Conn // never changes
-	net     net.Conn // raw, or TLS over it
-	r       *bufio.Reader
-	w       *bufio.Writer
-	unheard int // commands without a reply
-	script  Transcript
-	secrets []string // never shown, whoever says them
+	raw      net.Conn // never changes
+	net      net.Conn // raw, or TLS over it
+	r        *bufio.Reader
+	w        *bufio.Writer
+	unheard  int  // commands without a reply
+	together bool // the message goes together with its envelope
+	script   Transcript
+	secrets  []string // never shown, whoever says them
 
 	ctx    context.Context // of the attempt
 	detach func() bool     // takes the connection back from it; false where ctx has ended, and the connection with it

@@ -29,7 +29,8 @@ func opener(text string) func() (io.ReadCloser, error) {
 func surveyed(t require.TestingT, text string) *survey {
 	s, err := surveyOf(strings.NewReader(text))
 	require.NoError(t, err)
-	return s
+	require.Equal(t, s, surveyOfAll([]byte(text)))
+	return &s
 }
 
 // converted is a message after conversion, and checks that the host can take it.
@@ -96,7 +97,7 @@ func TestSurvey(t *testing.T) {
 			} {
 				got, err := surveyOf(reader(strings.NewReader(tt.text)))
 				require.NoError(t, err)
-				require.Equal(t, tt.want, *got)
+				require.Equal(t, tt.want, got)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,16 +49,26 @@ func (t *transaction) prepare() *Error {
 		return permErr(StageMail, err.status("5.1.7"), "reverse-path: %w", err)
 	}
 	t.form.mail = t.mailCommand(from, known)
-	fit := make([]*Outcome, 0, len(t.waiting))
-	for _, o := range t.waiting {
-		if _, err := wireAddress(o.Recipient, t.form.utf8); err != nil {
-			o.fail(t.s.at(permErr(StageRcpt, err.status("5.1.3"), "%w", err)))
-			continue
-		}
-		fit = append(fit, o)
-	}
-	t.waiting = fit
+	t.waiting = t.addressable()
 	return nil
+}
+
+// addressable are those of waiting whose addresses the session can have. The others fail.
+func (t *transaction) addressable() []*Outcome {
+	unfit := func(o *Outcome) bool {
+		_, err := wireAddress(o.Recipient, t.form.utf8)
+		return err != nil
+	}
+	if !slices.ContainsFunc(t.waiting, unfit) {
+		return t.waiting
+	}
+	return slices.DeleteFunc(slices.Clone(t.waiting), func(o *Outcome) bool {
+		_, err := wireAddress(o.Recipient, t.form.utf8)
+		if err != nil {
+			o.fail(t.s.at(permErr(StageRcpt, err.status("5.1.3"), "%w", err)))
+		}
+		return err != nil
+	})
 }
 
 // promises asks of the host what the sender made a condition. Where it cannot do it another host may.
@@ -113,12 +124,13 @@ func (t *transaction) formFor(known *survey) form {
 // envelope.
 const atOnce = 16 << 10
 
-// chunked chooses how to send a message to a host that takes chunks. Together with the envelope a small one costs a round
-// trip less than by DATA; not, though, on a connection that may have died meanwhile: a host that had it all and then died
-// could not be told from one that had nothing.
+// chunked chooses how to send a message to a host that takes chunks. Together with the envelope a small one takes one round
+// trip instead of two, but two things must be sure. The host gives one reply to each command: with DATA its 354 shows that,
+// and where nothing shows it a yes to a recipient could be taken for one to the message. And the connection is alive: one
+// on which all was sent and nothing came back is a try that failed, since the host may have the message.
 func (t *transaction) chunked(known *survey, f *form) manner {
 	switch {
-	case f.pipelining && !t.s.reused && t.m.Size <= atOnce:
+	case f.pipelining && t.m.Size <= atOnce && t.s.inStep && (!t.s.reused || t.s.warm) && !t.s.speaks():
 		return byChunk
 	case f.binary || known.long || t.m.Size > blockSize:
 		return byChunks

@@ -162,10 +162,15 @@ func newTransfer(offer string, to []string, by manner, lmtp bool) (*transfer, []
 	x := &transfer{
 		peer:  &peer{caps: caps, reused: true},
 		form:  &form{mail: "MAIL FROM:<me@example.org>", pipelining: caps.pipelining, by: by},
-		rcpts: rcpts, lmtp: lmtp, refusal: replyErr,
+		rcpts: rcpts, lmtp: lmtp, judge: plainly{},
 	}
 	return x, outcomes
 }
+
+// plainly takes a refusal for what it says.
+type plainly struct{}
+
+func (plainly) refusal(stage Stage, r dsn.Reply) *Error { return replyErr(stage, r) }
 
 func (s *scene) transfer(t *testing.T) (came []string) {
 	by := map[string]manner{"one": byChunk, "many": byChunks}[s.chunk]

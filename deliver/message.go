@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"bytes"
 	"io"
 	"strconv"
 	"time"
@@ -29,25 +30,46 @@ type Message struct {
 	// transaction and may be called concurrently.
 	Open func() (io.ReadCloser, error)
 
-	known *survey // once it was made
+	known    survey
+	surveyed bool   // known is known
+	text     []byte // all of a small message
+	whole    bool   // text is
 }
+
+// smallMessage is up to which size a message is kept in memory while it is sent, so that it need not be opened again.
+const smallMessage = blockSize
 
 // survey looks into the message, once.
 func (m *Message) survey() (*survey, *Error) {
-	if m.known != nil {
-		return m.known, nil
+	if m.surveyed {
+		return &m.known, nil
 	}
 	r, err := m.Open()
 	if err != nil {
 		return nil, localErr(StageMail, err)
 	}
 	defer r.Close()
-	known, err := surveyOf(r)
-	if err != nil {
+	if m.known, err = m.look(r); err != nil {
 		return nil, localErr(StageMail, err)
 	}
-	m.known = known
-	return known, nil
+	m.surveyed = true
+	return &m.known, nil
+}
+
+func (m *Message) look(r io.Reader) (survey, error) {
+	if m.Size <= 0 || m.Size > smallMessage {
+		return surveyOf(r)
+	}
+	text := make([]byte, m.Size+1)
+	switch n, err := fill(r, text); err {
+	case io.EOF:
+		m.text, m.whole = text[:n], true
+		return surveyOfAll(m.text), nil
+	case nil: // it is larger than it should be
+		return surveyOf(io.MultiReader(bytes.NewReader(text), r))
+	default:
+		return survey{}, err
+	}
 }
 
 // tlsMode is what a hop and the message together ask of TLS. A sender who asks for REQUIRETLS wants verified TLS on every

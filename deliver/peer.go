@@ -14,8 +14,10 @@ type peer struct {
 	times Timing
 
 	served int  // transactions
+	inStep bool // the last transaction has shown that it gives each command one reply
 	most   int  // recipients that the host takes in a transaction; 0 is not known
 	reused bool // it was idle before, and has not answered since
+	warm   bool // only for a moment: it can hardly have died
 	broken bool // nothing more can be said
 	open   bool // a transaction was begun and not ended: RSET must come before the next
 }

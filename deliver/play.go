@@ -72,7 +72,7 @@ func (s *session) play(d dialogue, t *Timeouts, body *sender) *Error {
 // speak puts a command into the buffer. What a host has said by itself before is no answer to it.
 func (s *session) speak(m move, t *Timeouts) *Error {
 	if s.unheard == 0 && s.r.Buffered() > 0 {
-		return s.lost(m.stage, fmt.Errorf("%w: it answered what it was not asked", errProtocol))
+		return s.unasked(m.stage)
 	}
 	s.unheard++
 	if s.w.Available() < len(m.line)+2 { // the buffer is about to be written
@@ -86,6 +86,26 @@ func (s *session) speak(m move, t *Timeouts) *Error {
 		s.sayAs(m.line, m.shown)
 	}
 	return nil
+}
+
+// speaks reports whether the host has said something by itself, as far as is known without waiting.
+func (s *session) speaks() bool { return s.r.Buffered() > 0 || (s.tls.Version == "" && !quiet(s.raw)) }
+
+// unasked is the error of a host that says something by itself. It may be 421, that it closes (RFC 5321, section 3.8).
+func (s *session) unasked(stage Stage) *Error {
+	var reply dsn.Reply
+	err := s.within(s.step)
+	if err == nil {
+		reply, err = s.read()
+	}
+	switch {
+	case err != nil:
+		return s.lost(stage, err)
+	case reply.Code == 421:
+		s.broken = true
+		return hostErr(stage, reply)
+	}
+	return s.lost(stage, fmt.Errorf("%w: it answered what it was not asked", errProtocol))
 }
 
 // listen sends what was said and reads one reply. A host that hangs up may have said why before.
@@ -102,6 +122,8 @@ func (s *session) listen(stage Stage, t *Timeouts) (dsn.Reply, *Error) {
 	*s.times.of(stage) += time.Since(begin)
 	s.unheard = max(0, s.unheard-1)
 	switch {
+	case err == nil && stage == StageDot && s.together && s.unheard == 0 && s.r.Buffered() > 0:
+		return reply, s.lost(stage, fmt.Errorf("%w: it gives more replies than it got commands", errProtocol))
 	case err == nil:
 		return reply, nil
 	case flushErr != nil:

@@ -36,7 +36,7 @@ func (p *pool) take(k key) *session {
 	s := list[len(list)-1]
 	p.remove(s)
 	s.timer.Stop()
-	s.reused = true
+	s.reused, s.warm = true, time.Since(s.rested) < warmTime
 	return s
 }
 
@@ -63,6 +63,10 @@ func (p *pool) remove(s *session) bool {
 	return true
 }
 
+// warmTime is how long an idle session is taken to be alive. No host gives a client less before it hangs up, and no box on
+// the way forgets a connection so fast.
+const warmTime = time.Second
+
 // put keeps a session, or ends it where there are too many.
 func (p *pool) put(s *session) {
 	p.mu.Lock()
@@ -73,6 +77,7 @@ func (p *pool) put(s *session) {
 	}
 	p.idle[s.key] = append(p.idle[s.key], s)
 	p.count++
+	s.rested = time.Now()
 	if s.timer == nil {
 		s.timer = time.AfterFunc(p.idleTime, func() { p.expire(s) })
 	} else {

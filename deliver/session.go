@@ -9,9 +9,10 @@ import (
 // A session is a connection on which the greeting, EHLO, TLS and the login are done: transactions may follow.
 type session struct {
 	*conn
-	key   key
-	born  time.Time
-	timer *time.Timer // ends it when it is idle for too long
+	key    key
+	born   time.Time
+	rested time.Time   // when it became idle
+	timer  *time.Timer // ends it when it is idle for too long
 }
 
 // greet takes a new connection through TLS, greeting, EHLO and login.

@@ -54,7 +54,7 @@ const surveyBlock = 32 << 10
 var surveyBlocks = sync.Pool{New: func() any { return new([surveyBlock]byte) }}
 
 // surveyOf reads a message once, whole.
-func surveyOf(r io.Reader) (*survey, error) {
+func surveyOf(r io.Reader) (survey, error) {
 	buf := surveyBlocks.Get().(*[surveyBlock]byte)
 	defer surveyBlocks.Put(buf)
 	s := surveyor{inHeader: true, first: true}
@@ -63,16 +63,22 @@ func surveyOf(r io.Reader) (*survey, error) {
 		block := buf[:kept+n]
 		if err == io.EOF {
 			s.block(block)
-			result := s.survey
-			return &result, nil
+			return s.survey, nil
 		}
 		if err != nil {
-			return nil, err
+			return survey{}, err
 		}
 		cut := wholeLines(block)
 		s.block(block[:cut])
 		kept = copy(buf[:], block[cut:])
 	}
+}
+
+// surveyOfAll looks into a message that is in memory.
+func surveyOfAll(text []byte) survey {
+	s := surveyor{inHeader: true, first: true}
+	s.block(text)
+	return s.survey
 }
 
 // fill reads until p is full, or an error.

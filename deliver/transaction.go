@@ -42,21 +42,26 @@ func (t *transaction) perform() *Error {
 	}
 	defer body.close()
 	t.s.served++
-	x := transfer{peer: &t.s.peer, form: &t.form, rcpts: t.waiting, lmtp: t.s.key.protocol == route.LMTP, refusal: t.refusal}
+	x := transfer{peer: &t.s.peer, form: &t.form, rcpts: t.waiting, lmtp: t.s.key.protocol == route.LMTP, judge: t}
 	x.begin()
+	t.s.together = t.form.by == byChunk
 	if e = t.s.play(&x, &t.d.set.timeouts, body); e == nil {
 		e = x.err
 	}
+	t.s.inStep = e == nil && x.out && !t.s.speaks()
 	if e = x.lost(e); e != nil {
-		e.stale = t.s.reused && t.s.ctx.Err() == nil // it died while it was idle, which is nobody's failure
+		e.stale = t.s.reused && !e.PossiblyDelivered && t.s.ctx.Err() == nil // it died while it was idle, which is nobody's failure
 	}
 	t.later, t.waiting = x.later, x.undecided()
 	return e
 }
 
-// refusal is the error of a 4yz or 5yz reply. That we should have logged in, or used TLS, is no word about the recipient.
+// refusal is the error of a 4yz or 5yz reply. That we should have logged in, used TLS, or said something else before, is no
+// word about the recipient.
 func (t *transaction) refusal(stage Stage, r dsn.Reply) *Error {
 	switch r.Code {
+	case 503:
+		return hostErr(stage, r)
 	case 530, 534, 535, 538: // RFC 4954, section 6; RFC 3207, section 4
 		switch {
 		case t.hop.Kind == route.Smarthost || t.s.key.mode == route.TLSNone:

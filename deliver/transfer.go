@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/sortie-mail/sortie/dsn"
@@ -10,25 +11,30 @@ import (
 // what becomes of it. With PIPELINING the envelope is said in one flight, and every answer is matched to its command
 // (RFC 2920).
 type transfer struct {
-	peer    *peer
-	form    *form
-	rcpts   []*Outcome
-	lmtp    bool                                  // a reply for each recipient follows the message (RFC 2033, section 4.2)
-	refusal func(stage Stage, r dsn.Reply) *Error // what a 4yz or 5yz reply means on this session
+	peer  *peer
+	form  *form
+	rcpts []*Outcome
+	lmtp  bool // a reply for each recipient follows the message (RFC 2033, section 4.2)
+	judge judge
 
-	state     transferState
-	said      step // the next command of the envelope
-	heard     step // the next to be answered
-	flight    int  // octets of commands said since all were answered
-	listening bool // no more is said before all is answered
-	chunks    int  // without an answer
-	out       bool // all of the message was sent
+	state  transferState
+	said   step // the next command of the envelope
+	heard  step // the next to be answered
+	flight int  // octets of commands said since all were answered
+	chunks int  // without an answer
+	out    bool // all of the message was sent
 
 	taken   []*Outcome // the host has said yes to their RCPT
+	denied  []*Outcome // the host has said no
 	later   []*Outcome // the host has enough recipients: they go in the next transaction (RFC 5321, section 4.5.3.1.10)
 	refused *Error     // MAIL was
 	stopped bool       // a chunk was refused
 	err     *Error     // the session is over
+}
+
+// A judge says what a 4yz or 5yz reply means on a session.
+type judge interface {
+	refusal(stage Stage, r dsn.Reply) *Error
 }
 
 type transferState uint8
@@ -102,14 +108,13 @@ func (t *transfer) envelope() move {
 		t.flight += len(m.line) + 2
 		return m
 	}
-	t.listening = true
 	return move{do: doHear, stage: t.stage(t.heard)}
 }
 
 // command is the next one, where it may be said now: when all before it is answered or, with PIPELINING, while it fits into
 // the flight.
 func (t *transfer) command() (move, bool) {
-	if t.listening || t.said == t.end() {
+	if t.said == t.end() {
 		return move{}, false
 	}
 	m := t.write(t.said)
@@ -167,7 +172,11 @@ func (t *transfer) hear(reply dsn.Reply) {
 	if t.state == atEnvelope {
 		stage = t.stage(t.heard)
 	}
-	if reply.Code == 421 || !fits(stage, reply.Code) { // the host closes (RFC 5321, section 3.8), or is out of step
+	switch {
+	case !fits(stage, reply.Code):
+		t.outOfStep()
+		fallthrough
+	case reply.Code == 421: // the host closes (RFC 5321, section 3.8)
 		t.peer.broken = true
 		t.err = hostErr(stage, reply)
 		return
@@ -179,6 +188,14 @@ func (t *transfer) hear(reply dsn.Reply) {
 		t.hearChunk(reply)
 	default:
 		t.hearEnd(reply)
+	}
+}
+
+// outOfStep is for a host that does not give each command one reply. Nobody knows then whose the answers were, so those that
+// said no for good did not.
+func (t *transfer) outOfStep() {
+	for _, o := range t.denied {
+		o.reopen()
 	}
 }
 
@@ -216,7 +233,7 @@ func (t *transfer) hearCommand(reply dsn.Reply) {
 
 // answered begins the next flight, when all that was said is answered.
 func (t *transfer) answered() {
-	t.listening, t.flight = false, 0
+	t.flight = 0
 	switch {
 	case t.refused != nil, t.said >= t.after() && len(t.taken) == 0:
 		t.state = atEnd
@@ -236,7 +253,7 @@ func (t *transfer) hearReset(reply dsn.Reply) {
 func (t *transfer) hearMail(reply dsn.Reply) {
 	t.peer.reused = false
 	if reply.Code >= 400 {
-		t.refused = t.refusal(StageMail, reply)
+		t.refused = t.judge.refusal(StageMail, reply)
 		return
 	}
 	t.peer.open = true
@@ -251,7 +268,8 @@ func (t *transfer) hearRcpt(reply dsn.Reply, o *Outcome) {
 		t.later = append(t.later, o)
 		t.peer.most = len(t.taken)
 	default:
-		o.fail(t.peer.at(t.refusal(StageRcpt, reply)))
+		o.fail(t.peer.at(t.judge.refusal(StageRcpt, reply)))
+		t.denied = append(t.denied, o)
 	}
 }
 
@@ -266,7 +284,7 @@ func isTooMany(r dsn.Reply) bool {
 func (t *transfer) hearData(reply dsn.Reply) {
 	switch {
 	case reply.Code != 354:
-		t.failTaken(t.refusal(StageData, reply))
+		t.failTaken(t.judge.refusal(StageData, reply))
 		t.state = atEnd
 	case len(t.taken) > 0:
 		t.state = atMessage
@@ -285,7 +303,7 @@ func (t *transfer) hearChunk(reply dsn.Reply) {
 		t.hearEnd(reply)
 	case reply.Code >= 400:
 		t.stopped = true
-		t.failTaken(t.refusal(StageDot, reply))
+		t.failTaken(t.judge.refusal(StageDot, reply))
 	}
 	if t.stopped && t.chunks == 0 {
 		t.state = atEnd
@@ -304,7 +322,7 @@ func (t *transfer) hearEnd(reply dsn.Reply) {
 		if reply.Code < 300 {
 			o.succeed(t.peer, reply)
 		} else {
-			o.fail(t.peer.at(t.refusal(StageDot, reply)))
+			o.fail(t.peer.at(t.judge.refusal(StageDot, reply)))
 		}
 	}
 	if t.taken = t.taken[n:]; len(t.taken) == 0 {
@@ -326,6 +344,9 @@ func (t *transfer) lost(e *Error) *Error {
 		return t.refused
 	case e == nil:
 		return nil
+	}
+	if errors.Is(e.Err, errProtocol) {
+		t.outOfStep()
 	}
 	possibly := t.out && !e.unsent
 	if possibly && e.Reply.Code == 421 {
