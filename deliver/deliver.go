@@ -150,7 +150,7 @@ func (d *Deliverer) send(ctx context.Context, hop *route.Hop, m *Message, pendin
 		failAll(pending, tempErr(StageTLS, "4.7.5",
 			"tls=dane is not built in yet: write tls=verified or tls=required in the route").trouble())
 	case hop.Kind == route.Smarthost:
-		d.attempt(ctx, hop, m, pending, func() ([]target, *Error) { return d.smarthostTargets(ctx, hop) })
+		d.attempt(ctx, hop, m, pending, func() ([]target, *Error) { return d.smarthostTargets(ctx, hop, d.mxTargets) })
 	default:
 		for _, group := range byDomain(pending) {
 			domain := domainOf(group[0].Recipient)

@@ -15,7 +15,7 @@
 //	}
 //
 // A [Trace], a log/slog logger and a [Transcript] show what happens meanwhile: the transcript has every line that was said,
-// so that a refusal can be read word for word.
+// so that a refusal can be read word for word. [Deliverer.Explain] tells where mail would go, and sends none.
 //
 // # What decides an outcome
 //

@@ -23,7 +23,8 @@ type target struct {
 	port       uint16
 	unix       string // path of a socket, instead of all else
 	free       bool   // its addresses are not a stranger's to choose: they may be private, and ours
-	preference uint16 // of its MX record
+	mx         bool   // an MX record names it
+	preference uint16 // of that record
 
 	addrs  []netip.Addr  // what lookUp found
 	err    *Error        // or why it did not
@@ -81,24 +82,40 @@ func isNull(records []resolve.MX) bool { return len(records) == 1 && records[0].
 
 // mxTargets finds the hosts for a domain, best first (RFC 5321, section 5.1).
 func (d *Deliverer) mxTargets(ctx context.Context, domain string) ([]target, *Error) {
+	all, e := d.mxCandidates(ctx, domain)
+	if e != nil {
+		return nil, e
+	}
+	targets, refused := chooseHosts(all)
+	if d.set.trace.Hosts != nil && !strings.HasPrefix(domain, "[") {
+		d.set.trace.Hosts(asciiDomain(domain), names(targets[:min(len(targets), d.set.limits.Hosts)]))
+	}
+	return targets, refused
+}
+
+// mxCandidates finds every host that DNS names for a domain, best first, and says with each why mail may not go there.
+// Without records the domain is its own host (RFC 5321, section 5.1).
+func (d *Deliverer) mxCandidates(ctx context.Context, domain string) ([]target, *Error) {
 	if strings.HasPrefix(domain, "[") {
 		return d.literalTarget(domain)
 	}
 	domain = asciiDomain(domain)
 	begin := time.Now()
 	records, err := d.set.resolver.LookupMX(ctx, domain)
-	if err != nil {
-		return nil, lookupError(domain, err)
-	}
 	looked := time.Since(begin)
-	targets, refused := d.chooseHosts(domain, records)
-	for i := range targets {
-		targets[i].looked = looked
+	switch {
+	case err != nil:
+		return nil, lookupError(domain, err)
+	case len(records) == 0:
+		return []target{{host: domain, port: d.set.port, looked: looked}}, nil
+	case isNull(records):
+		return nil, permErr(StageRoute, "5.1.10", "%s accepts no mail: it has a null MX record (556, RFC 7505)", domain)
 	}
-	if d.set.trace.Hosts != nil {
-		d.set.trace.Hosts(domain, names(targets[:min(len(targets), d.set.limits.Hosts)]))
+	all := d.judge(domain, inOrder(records))
+	for i := range all {
+		all[i].looked = looked
 	}
-	return targets, refused
+	return all, nil
 }
 
 func names(targets []target) []string {
@@ -109,39 +126,40 @@ func names(targets []target) []string {
 	return hosts
 }
 
-// chooseHosts puts MX hosts in order. Without records the domain is its own host (RFC 5321, section 5.1). Where we are
-// one of the hosts ourselves, those of equal or lower priority would send the mail back to us, and are left out.
-func (d *Deliverer) chooseHosts(domain string, records []resolve.MX) (targets []target, _ *Error) {
-	switch {
-	case len(records) == 0:
-		return []target{{host: domain, port: d.set.port}}, nil
-	case isNull(records):
-		return nil, permErr(StageRoute, "5.1.10", "%s accepts no mail: it has a null MX record (556, RFC 7505)", domain)
-	}
-	records = inOrder(records)
-	literal := ""
+// judge makes targets of MX records that are in order. Where we are one of the hosts ourselves, those of equal or lower
+// priority would send the mail back to us.
+func (d *Deliverer) judge(domain string, records []resolve.MX) []target {
 	own := slices.IndexFunc(records, func(mx resolve.MX) bool { return sameName(mx.Host, d.set.hostname) })
-	for _, mx := range records {
-		if own >= 0 && mx.Preference >= records[own].Preference {
-			break
-		}
+	all := make([]target, len(records))
+	for i, mx := range records {
+		all[i] = target{host: mx.Host, port: d.set.port, mx: true, preference: mx.Preference}
 		switch {
+		case own >= 0 && mx.Preference >= records[own].Preference:
+			all[i].err = permErr(StageRoute, "5.4.6",
+				"mail for %s loops back to this host, %s, which is its best MX host", domain, d.set.hostname)
 		case isLiteral(mx.Host): // what stands there is a name (RFC 5321, section 5.1), and whose address it is nobody says
-			literal = mx.Host
-		case mx.Host != "":
-			targets = append(targets, target{host: mx.Host, port: d.set.port, preference: mx.Preference})
+			all[i].err = permErr(StageRoute, "5.4.4", "the MX records of %s name no host: %s is an address, and no name", domain, oneWord(mx.Host))
+		case mx.Host == "":
+			all[i].err = permErr(StageRoute, "5.4.4", "the MX records of %s name no host", domain)
 		}
 	}
-	switch {
-	case len(targets) > 0:
+	return all
+}
+
+// chooseHosts leaves out, in place, the hosts that mail may not go to. Where no other is left it says why: a loop says most,
+// and a name that is none says more than the root.
+func chooseHosts(all []target) (targets []target, refused *Error) {
+	name := "" // of the host of refused
+	targets = slices.DeleteFunc(all, func(t target) bool {
+		if t.err != nil && (name == "" || t.err.Status > refused.Status) { // 5.4.6
+			refused, name = t.err, t.host
+		}
+		return t.err != nil
+	})
+	if len(targets) > 0 {
 		return targets, nil
-	case own >= 0:
-		return nil, permErr(StageRoute, "5.4.6",
-			"mail for %s loops back to this host, %s, which is its best MX host", domain, d.set.hostname)
-	case literal != "":
-		return nil, permErr(StageRoute, "5.4.4", "the MX records of %s name no host: %s is an address, and no name", domain, oneWord(literal))
 	}
-	return nil, permErr(StageRoute, "5.4.4", "the MX records of %s name no host", domain)
+	return nil, refused
 }
 
 func isLiteral(host string) bool {
@@ -151,6 +169,9 @@ func isLiteral(host string) bool {
 
 // inOrder sorts MX records by preference, equal ones shuffled (RFC 5321, section 5.1).
 func inOrder(records []resolve.MX) []resolve.MX {
+	if len(records) < 2 {
+		return records
+	}
 	records = slices.Clone(records)
 	rand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 	slices.SortStableFunc(records, func(a, b resolve.MX) int { return cmp.Compare(a.Preference, b.Preference) })
@@ -171,9 +192,12 @@ func (d *Deliverer) literalTarget(domain string) ([]target, *Error) {
 	return []target{{host: domain, port: d.set.port, addrs: []netip.Addr{addr.Unmap()}}}, nil
 }
 
+// An mxFinder finds hosts by the MX records of a domain.
+type mxFinder func(ctx context.Context, domain string) ([]target, *Error)
+
 // smarthostTargets finds the hosts of a smarthost. Whatever is wrong with its name is the route's trouble and never fails
-// a recipient.
-func (d *Deliverer) smarthostTargets(ctx context.Context, hop *route.Hop) ([]target, *Error) {
+// a recipient. byMX finds the hosts of a name that is looked up by MX.
+func (d *Deliverer) smarthostTargets(ctx context.Context, hop *route.Hop, byMX mxFinder) ([]target, *Error) {
 	t := target{host: hop.Host, port: hop.EffectivePort(), free: true}
 	addr, err := netip.ParseAddr(hop.Host)
 	switch {
@@ -186,7 +210,7 @@ func (d *Deliverer) smarthostTargets(ctx context.Context, hop *route.Hop) ([]tar
 	case !hop.LookupMX || hop.Protocol == route.LMTP: // LMTP has no MX (RFC 2033, section 5)
 		return []target{t}, nil
 	}
-	targets, refused := d.mxTargets(ctx, hop.Host)
+	targets, refused := byMX(ctx, hop.Host)
 	if refused != nil {
 		return nil, refused.trouble()
 	}
