@@ -131,6 +131,9 @@ func (h *approach) open(ctx context.Context, won dialed) *session {
 		return s
 	}
 	s.broken = e.Reply.IsZero() || e.Reply.Code == 421
+	if e.noTLS && h.m.insistsOnTLS() { // RFC 8689, section 4.2.1
+		e.Status, e.lacking = "4.7.10", true
+	}
 	d.dismiss(s)
 	h.refused(s.at(e), h.at)
 	return nil

@@ -28,6 +28,7 @@ type Error struct {
 	ends    bool // no other host of the hop would do better
 	stale   bool // the session was found dead when it was taken out of the pool
 	unsent  bool // the connection was lost before all that was said had gone out
+	noTLS   bool // the host offers none
 	lacking bool // the host cannot do what the message needs: permanent, unless another host can
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sortie-mail/sortie/dsn"
+	"github.com/sortie-mail/sortie/route"
 )
 
 // A form is how a message and its envelope are written for one session.
@@ -73,15 +74,16 @@ func (t *transaction) addressable() []*Outcome {
 
 // promises asks of the host what the sender made a condition. Where it cannot do it another host may.
 func (t *transaction) promises() *Error {
-	caps, unix := &t.s.caps, t.hop.IsUnix()
+	caps, unix, lmtp := &t.s.caps, t.hop.IsUnix(), t.s.key.protocol == route.LMTP
 	switch {
-	case t.m.RequireTLS && t.s.tls.Version == "" && !unix: // RFC 8689, section 4.2.1
+	case t.m.insistsOnTLS() && t.s.tls.Version == "" && !unix: // RFC 8689, section 4.2.1
 		return lackErr("5.7.10", "the message asks for REQUIRETLS, and the connection to %s is in the clear", t.s.host)
-	case t.m.RequireTLS && !caps.requireTLS && !unix:
+	case t.m.insistsOnTLS() && !caps.requireTLS && !unix:
 		return lackErr("5.7.30", "the message asks for REQUIRETLS, and %s does not offer it", t.s.host)
 	}
 	if by := &t.m.DeliverBy; !by.Time.IsZero() && !by.Notify { // RFC 2852, section 4.1.4
 		switch left := by.seconds(); {
+		case !caps.deliverBy && lmtp: // which is delivery itself
 		case !caps.deliverBy:
 			return lackErr("5.4.7", "the message is to come back when it is late, and %s does not promise that (it offers no DELIVERBY)", t.s.host)
 		case left <= 0:

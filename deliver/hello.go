@@ -96,7 +96,9 @@ func (h *hello) greeted(caps capabilities) {
 	case h.mode == route.TLSNone || (h.mode == route.TLSOpportunistic && !caps.startTLS):
 		h.state = helloEnd
 	case !caps.startTLS:
-		h.fail(tempErr(StageTLS, "4.7.4", "the host offers no TLS, and the route asks for tls=%s", h.mode))
+		e := tempErr(StageTLS, "4.7.4", "the host offers no TLS, and tls=%s is asked for", h.mode)
+		e.noTLS = true
+		h.fail(e)
 	default:
 		h.state = helloSTARTTLS
 	}

@@ -80,7 +80,7 @@ func (m *Message) tlsMode(hop *route.Hop) route.TLSMode {
 	switch {
 	case hop.IsUnix():
 		return mode
-	case m.RequireTLS:
+	case m.insistsOnTLS():
 		return max(mode, route.TLSVerified)
 	case mode == route.TLSDANE:
 		if known, e := m.survey(); e == nil && known.tlsOptional {
@@ -89,6 +89,10 @@ func (m *Message) tlsMode(hop *route.Hop) route.TLSMode {
 	}
 	return mode
 }
+
+// insistsOnTLS reports whether the message is rather not sent than without REQUIRETLS. One of the null sender asks for it where it
+// is offered, and must not be lost because it is not (RFC 8689, section 5).
+func (m *Message) insistsOnTLS() bool { return m.RequireTLS && m.From != "" }
 
 // open opens the message as a host with such needs can take it.
 func (m *Message) open(n need) (io.ReadCloser, *Error) {
