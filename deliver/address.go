@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -12,6 +13,9 @@ import (
 
 // addressable are the recipients with something to write into RCPT; the others fail.
 func addressable(pending []*Outcome) (fit []*Outcome) {
+	if !slices.ContainsFunc(pending, func(o *Outcome) bool { return !isAddress(o.Recipient) }) {
+		return pending
+	}
 	for _, o := range pending {
 		if !isAddress(o.Recipient) {
 			e := &addressError{address: o.Recipient}

@@ -75,7 +75,12 @@ func (a *attempt) fail(e *Error) {
 // settle keeps as pending what another host may do better.
 func (a *attempt) settle() {
 	decided := func(o *Outcome) bool { return o.Result != TempFail || o.PossiblyDelivered }
-	a.pending = slices.DeleteFunc(slices.Clone(a.pending), decided)
+	switch first := slices.IndexFunc(a.pending, decided); {
+	case first == 0 && len(a.pending) == 1:
+		a.pending = nil
+	case first >= 0:
+		a.pending = slices.DeleteFunc(slices.Clone(a.pending), decided)
+	}
 }
 
 // hosts tries the hosts in their order. What DNS says for good about a host (it has no address) is the recipients' failure

@@ -182,15 +182,17 @@ func (b *sender) chunk() (last bool, _ *Error) {
 }
 
 func (b *sender) writeChunk() error {
-	command := "BDAT " + strconv.Itoa(len(b.out))
+	var line [len("BDAT  LAST\r\n") + 20]byte
+	command := strconv.AppendInt(append(line[:0], "BDAT "...), int64(len(b.out)), 10)
 	if b.last {
-		command += " LAST"
+		command = append(command, " LAST"...)
 	}
-	b.s.say(command)
-	_, err := b.s.w.Write(b.out)
 	if b.s.script != nil {
+		b.s.note('C', string(command))
 		b.s.notef("%d octets of message sent", len(b.out))
 	}
+	b.s.w.Write(append(command, crlf...)) // what goes wrong here the next write tells
+	_, err := b.s.w.Write(b.out)
 	return err
 }
 

@@ -67,22 +67,6 @@ func (c *conn) sayAs(line, shown string) {
 	c.w.WriteString("\r\n")
 }
 
-// ask sends a command and reads the reply.
-func (c *conn) ask(step time.Duration, command string) (dsn.Reply, error) {
-	return c.askAs(step, command, command)
-}
-
-func (c *conn) askAs(step time.Duration, command, shown string) (dsn.Reply, error) {
-	if err := c.within(step); err != nil {
-		return dsn.Reply{}, err
-	}
-	c.sayAs(command, shown)
-	if err := c.w.Flush(); err != nil {
-		return dsn.Reply{}, err
-	}
-	return c.read()
-}
-
 // read reads a reply.
 func (c *conn) read() (dsn.Reply, error) { return readReply(c.r, c.heard) }
 

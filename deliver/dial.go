@@ -55,11 +55,11 @@ func (k key) network() (network, address string) {
 // gives nil where none came about, with the outcomes told why.
 func (h *approach) session(ctx context.Context) *session {
 	if !h.fresh {
-		for i, p := range h.left {
+		for _, p := range h.left {
 			if s := h.kept(ctx, newKey(h.hop, h.mode, p, h.plain)); s != nil {
 				s.times.used()
 				s.times.Lookup = p.target.looked
-				h.at, h.left = p, slices.Delete(slices.Clone(h.left), i, i+1)
+				h.take(p)
 				return s
 			}
 		}
@@ -110,7 +110,12 @@ func (h *approach) connect(ctx context.Context) (won dialed, ok bool) {
 
 // take takes an address out of those that are left: it is the one that is being tried.
 func (h *approach) take(p place) {
-	h.at, h.left = p, slices.DeleteFunc(slices.Clone(h.left), func(q place) bool { return q == p })
+	h.at = p
+	if len(h.left) == 1 {
+		h.left = nil // which is what nearly always is
+		return
+	}
+	h.left = slices.DeleteFunc(slices.Clone(h.left), func(q place) bool { return q == p })
 }
 
 // open makes a session of a connection.

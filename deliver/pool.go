@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"slices"
 	"sync"
 	"time"
 )
@@ -12,16 +11,16 @@ type pool struct {
 	max            int
 	idleTime, quit time.Duration
 
-	mu      sync.Mutex         // guards the fields below
-	idle    map[key][]*session // the newest is last
-	count   int                // of idle
-	leaving int                // sessions that are saying QUIT, and connections that are given up
-	left    sync.Cond          // leaving has changed
+	mu      sync.Mutex       // guards the fields below
+	idle    map[key]*session // the newest, with the others below
+	count   int              // of idle
+	leaving int              // sessions that are saying QUIT, and connections that are given up
+	left    sync.Cond        // leaving has changed
 }
 
 func (p *pool) init(set *settings) {
 	p.max, p.idleTime, p.quit = set.limits.Idle, set.limits.IdleTime, set.timeouts.Quit
-	p.idle = map[key][]*session{}
+	p.idle = map[key]*session{}
 	p.left.L = &p.mu
 }
 
@@ -29,11 +28,10 @@ func (p *pool) init(set *settings) {
 func (p *pool) take(k key) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := p.idle[k]
-	if len(list) == 0 {
+	s := p.idle[k]
+	if s == nil {
 		return nil
 	}
-	s := list[len(list)-1]
 	p.remove(s)
 	s.timer.Stop()
 	s.reused, s.warm = true, time.Since(s.rested) < warmTime
@@ -44,21 +42,28 @@ func (p *pool) take(k key) *session {
 func (p *pool) has(k key) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.idle[k]) > 0
+	return p.idle[k] != nil
 }
 
 // remove takes a session out, with mu held. It reports false where the session is not there.
 func (p *pool) remove(s *session) bool {
-	list := p.idle[s.key]
-	i := slices.Index(list, s)
-	if i < 0 {
-		return false
-	}
-	if list = slices.Delete(list, i, i+1); len(list) == 0 {
-		delete(p.idle, s.key)
+	top := p.idle[s.key]
+	if top == s {
+		if s.below == nil {
+			delete(p.idle, s.key)
+		} else {
+			p.idle[s.key] = s.below
+		}
 	} else {
-		p.idle[s.key] = list
+		for top != nil && top.below != s {
+			top = top.below
+		}
+		if top == nil {
+			return false
+		}
+		top.below = s.below
 	}
+	s.below = nil
 	p.count--
 	return true
 }
@@ -75,7 +80,7 @@ func (p *pool) put(s *session) {
 		p.leave(s)
 		return
 	}
-	p.idle[s.key] = append(p.idle[s.key], s)
+	s.below, p.idle[s.key] = p.idle[s.key], s
 	p.count++
 	s.rested = time.Now()
 	if s.timer == nil {
@@ -128,8 +133,8 @@ func (p *pool) run(f func()) {
 func (p *pool) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, list := range p.idle {
-		for _, s := range list {
+	for _, s := range p.idle {
+		for ; s != nil; s = s.below {
 			s.timer.Stop()
 			p.leave(s)
 		}

@@ -11,6 +11,7 @@ type session struct {
 	*conn
 	key    key
 	born   time.Time
+	below  *session    // another one in the pool for the same key, idle for longer
 	rested time.Time   // when it became idle
 	timer  *time.Timer // ends it when it is idle for too long
 }

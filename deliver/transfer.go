@@ -24,12 +24,13 @@ type transfer struct {
 	chunks int  // without an answer
 	out    bool // all of the message was sent
 
-	taken   []*Outcome // the host has said yes to their RCPT
-	denied  []*Outcome // the host has said no
-	later   []*Outcome // the host has enough recipients: they go in the next transaction (RFC 5321, section 4.5.3.1.10)
-	refused *Error     // MAIL was
-	stopped bool       // a chunk was refused
-	err     *Error     // the session is over
+	taken   []*Outcome  // the host has said yes to their RCPT
+	room    [4]*Outcome // for the first of them
+	denied  []*Outcome  // the host has said no
+	later   []*Outcome  // the host has enough recipients: they go in the next transaction (RFC 5321, section 4.5.3.1.10)
+	refused *Error      // MAIL was
+	stopped bool        // a chunk was refused
+	err     *Error      // the session is over
 }
 
 // A judge says what a 4yz or 5yz reply means on a session.
@@ -67,6 +68,7 @@ const chunksAhead = 2
 
 // begin makes the transfer ready to be played.
 func (t *transfer) begin() {
+	t.taken = t.room[:0]
 	if !t.peer.open {
 		t.said, t.heard = stepMAIL, stepMAIL
 	}
