@@ -62,6 +62,10 @@
 //	                    what is asked of TLS (dane is not built in yet, and mail that asks for it waits; of the others
 //	                    only verified makes sure that a password goes to the right host)
 //	secret=env:NAME     the password of USER, or secret=file:PATH
+//	auth=MECHANISM      log in by plain, login, cram-md5, scram-sha-256, xoauth2, oauthbearer or external, and by nothing else
+//	                    that the host offers. With xoauth2 and oauthbearer the secret is an access token, or left out where
+//	                    the program has a source of tokens; with external there is none, but a client certificate, and
+//	                    USER may be left out. Without the option it is the safest that is offered and fits
 //	source=ADDRESS      connect from this address, and to hosts of its family only; twice for one of each family
 //	helo=NAME           greet with this name, and helo6=NAME where the connection is over IPv6
 //	proxy=socks5://[USER@]HOST[:PORT]

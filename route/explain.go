@@ -69,7 +69,14 @@ func (h *Hop) explain(recipient string) string {
 func (h *Hop) explainRest() string {
 	var b strings.Builder
 	if !h.Secret.IsZero() {
-		b.WriteString(", password from " + h.Secret.String())
+		what := "password"
+		if h.Auth == AuthXOAUTH2 || h.Auth == AuthOAuthBearer {
+			what = "token"
+		}
+		b.WriteString(", " + what + " from " + h.Secret.String())
+	}
+	if h.Auth != AuthDefault {
+		b.WriteString(", login by " + strings.ToUpper(h.Auth.String()))
 	}
 	if h.Source.IsValid() {
 		b.WriteString(", from " + h.Source.String())

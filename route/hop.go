@@ -14,7 +14,11 @@ var (
 	conditionNames = [...]string{Always: "always", OnBlocked: "blocked", OnUnreachable: "unreachable", OnTempfail: "tempfail", OnAny: "any"}
 	protocolNames  = [...]string{SMTP: "smtp", Submission: "submission", SMTPS: "smtps", LMTP: "lmtp"}
 	protocolPorts  = [...]uint16{SMTP: 25, Submission: 587, SMTPS: 465, LMTP: 0}
-	tlsNames       = [...]string{TLSDefault: "default", TLSNone: "none", TLSOpportunistic: "opportunistic", TLSRequired: "required", TLSVerified: "verified", TLSDANE: "dane"}
+	authNames      = [...]string{
+		AuthDefault: "default", AuthPlain: "plain", AuthLogin: "login", AuthCRAMMD5: "cram-md5", AuthSCRAMSHA256: "scram-sha-256",
+		AuthXOAUTH2: "xoauth2", AuthOAuthBearer: "oauthbearer", AuthExternal: "external",
+	}
+	tlsNames = [...]string{TLSDefault: "default", TLSNone: "none", TLSOpportunistic: "opportunistic", TLSRequired: "required", TLSVerified: "verified", TLSDANE: "dane"}
 )
 
 // String is the word of the routing file; a Smarthost has none there.
@@ -28,6 +32,12 @@ func (p Protocol) String() string { return protocolNames[p] }
 
 // String is the value of the option tls.
 func (m TLSMode) String() string { return tlsNames[m] }
+
+// String is the value of the option auth: the name of the mechanism, in lower case.
+func (a Auth) String() string { return authNames[a] }
+
+// LogsIn reports whether the hop logs in at its host.
+func (h *Hop) LogsIn() bool { return h.User != "" || h.Auth != AuthDefault }
 
 // Mode is what the hop asks of TLS, with the default of its protocol filled in.
 func (h *Hop) Mode() TLSMode {
@@ -148,6 +158,9 @@ func (h *Hop) options() (all []option) {
 	}
 	if !h.Secret.IsZero() {
 		all = append(all, option{"secret", h.Secret.String()})
+	}
+	if h.Auth != AuthDefault {
+		all = append(all, option{"auth", h.Auth.String()})
 	}
 	for _, source := range []netip.Addr{h.Source, h.Source6} {
 		if source.IsValid() {

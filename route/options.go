@@ -9,7 +9,7 @@ import (
 
 // optionNames are what an option can be called; port is one that stands elsewhere.
 var optionNames = []string{
-	"tls", "secret", "source", "helo", "helo6", "proxy", "proxy-secret", "pipelining", "chunking", "mx", "case", "port",
+	"tls", "secret", "auth", "source", "helo", "helo6", "proxy", "proxy-secret", "pipelining", "chunking", "mx", "case", "port",
 }
 
 var optionList = "options are " + strings.Join(optionNames[:len(optionNames)-2], ", ") + " and case"
@@ -20,6 +20,8 @@ func (p *parser) option(h *Hop, w word, name, value string) {
 		p.tlsOption(h, w, value)
 	case "secret":
 		h.Secret = p.secretOption(w, name, value)
+	case "auth":
+		p.authOption(h, w, value)
 	case "source":
 		p.sourceOption(h, w, value)
 	case "helo":
@@ -75,6 +77,20 @@ func (p *parser) tlsOption(h *Hop, w word, value string) {
 		fix = "did you mean tls=" + near + "?"
 	}
 	p.fail(w.col, w.text, "unknown TLS mode", fix)
+}
+
+func (p *parser) authOption(h *Hop, w word, value string) {
+	for a, name := range authNames[1:] {
+		if strings.EqualFold(value, name) {
+			h.Auth = Auth(a + 1)
+			return
+		}
+	}
+	fix := "write " + strings.Join(authNames[1:len(authNames)-1], ", ") + " or external"
+	if near := p.nearest(strings.ToLower(value), authNames[1:]); near != "" {
+		fix = "did you mean auth=" + near + "?"
+	}
+	p.fail(w.col, w.text, "unknown way to log in", fix)
 }
 
 func (p *parser) secretOption(w word, name, ref string) Secret {
@@ -162,12 +178,9 @@ func (p *parser) checkHop(h *Hop, w word) {
 	switch {
 	case h.Kind >= Reject && h.sends():
 		p.fail(w.col, w.text, "nothing is sent, and its options mean nothing", "leave them out")
-	case !smarthost && (!h.Secret.IsZero() || h.LookupMX):
-		p.fail(w.col, w.text, "secret and mx are options of a smarthost", "leave them out")
-	case h.User != "" && h.Secret.IsZero():
-		p.fail(w.col, w.text, "the user has no secret", "write secret=env:NAME or secret=file:PATH")
-	case h.User == "" && !h.Secret.IsZero():
-		p.fail(w.col, w.text, "the secret has no user", "write "+h.Protocol.String()+"://USER@"+h.Host)
+	case !smarthost && (!h.Secret.IsZero() || h.Auth != AuthDefault || h.LookupMX):
+		p.fail(w.col, w.text, "secret, auth and mx are options of a smarthost", "leave them out")
+	case p.wrongLogin(h, w):
 	case h.Protocol == SMTPS && (h.TLS == TLSNone || h.TLS == TLSOpportunistic):
 		p.fail(w.col, w.text, "smtps is TLS from the start, and tls="+h.TLS.String()+" contradicts it", "write smtp://"+h.Host+" tls="+h.TLS.String())
 	case h.Protocol == Submission && (h.TLS == TLSNone || h.TLS == TLSOpportunistic):
@@ -179,11 +192,31 @@ func (p *parser) checkHop(h *Hop, w word) {
 	}
 }
 
+// wrongLogin tells what does not fit together in a login, and reports whether there is such a thing.
+func (p *parser) wrongLogin(h *Hop, w word) bool {
+	before := p.mistakes()
+	external := h.Auth == AuthExternal
+	bySecret := !external && h.Auth != AuthXOAUTH2 && h.Auth != AuthOAuthBearer // others may have a token source
+	switch {
+	case external && !h.Secret.IsZero():
+		p.fail(w.col, w.text, "auth=external logs in by the client certificate of TLS, and has no secret", "leave the secret out")
+	case external && h.TLS == TLSNone:
+		p.fail(w.col, w.text, "auth=external logs in by the client certificate of TLS, and tls=none contradicts it", "leave one of the two out")
+	case h.User == "" && !h.Secret.IsZero():
+		p.fail(w.col, w.text, "the secret has no user", "write "+h.Protocol.String()+"://USER@"+h.Host)
+	case h.User == "" && h.LogsIn() && !external:
+		p.fail(w.col, w.text, "auth="+h.Auth.String()+" has no user", "write "+h.Protocol.String()+"://USER@"+h.Host)
+	case h.User != "" && h.Secret.IsZero() && bySecret:
+		p.fail(w.col, w.text, "the user has no secret", "write secret=env:NAME or secret=file:PATH")
+	}
+	return p.mistakes() > before
+}
+
 // sends reports whether a hop has options that are about connections.
 func (h *Hop) sends() bool {
 	plain := *h
 	plain.Kind, plain.On, plain.Reply = 0, 0, ""
-	plain.Secret, plain.LookupMX = Secret{}, false // which have a mistake of their own
+	plain.Secret, plain.Auth, plain.LookupMX = Secret{}, AuthDefault, false // which have a mistake of their own
 	return plain != Hop{}
 }
 

@@ -82,6 +82,20 @@ const (
 	TLSDANE                         // always, with a certificate that DANE vouches for (RFC 7672)
 )
 
+// Auth is the mechanism of a login (RFC 4954). Secrets are the hop's or, of tokens, those of a token source.
+type Auth uint8
+
+const (
+	AuthDefault     Auth = iota // the safest that the host offers and the credentials fit
+	AuthPlain                   // a password in clear text (RFC 4616)
+	AuthLogin                   // the same in two parts
+	AuthCRAMMD5                 // a password that is not shown (RFC 2195)
+	AuthSCRAMSHA256             // one that the host proves to know (RFC 7677)
+	AuthXOAUTH2                 // an access token, as Google and Microsoft began it
+	AuthOAuthBearer             // an access token (RFC 7628)
+	AuthExternal                // the client certificate of TLS (RFC 4422, appendix A)
+)
+
 // A Hop is one way for mail to go.
 type Hop struct {
 	Kind     Kind
@@ -91,8 +105,9 @@ type Hop struct {
 	Port     uint16   // of a Smarthost; 0 is the protocol's own
 	LookupMX bool     // the smarthost's name is a domain to look up by MX (mx=yes)
 	TLS      TLSMode
-	User     string // who to log in as; "" is no login
-	Secret   Secret // the password, by reference
+	User     string // who to log in as; "" is no login, but with AuthExternal whom the certificate names
+	Secret   Secret // the password or, with AuthXOAUTH2 and AuthOAuthBearer, the access token, by reference
+	Auth     Auth   // how to log in, whatever else the host offers
 
 	// Source is the address to connect from; the zero Addr lets the system choose. Source6 is the IPv6 one beside an IPv4
 	// Source. Where only one is set, addresses of the other family are not connected to. See SourceFor.

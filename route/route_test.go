@@ -200,6 +200,9 @@ func TestHops(t *testing.T) {
 		"smtp://bücher.example mx=yes":                     {Kind: route.Smarthost, Host: "xn--bcher-kva.example", LookupMX: true},
 		"direct tls=dane source=192.0.2.9 helo=a.b":        {TLS: route.TLSDANE, Source: netip.MustParseAddr("192.0.2.9"), HELO: "a.b"},
 		"smtp://b.example pipelining=no chunking=no mx=no": {Kind: route.Smarthost, Host: "b.example", NoPipelining: true, NoChunking: true},
+		"smtp://u@b.example auth=OAUTHBEARER":              {Kind: route.Smarthost, Host: "b.example", User: "u", Auth: route.AuthOAuthBearer},
+		"smtp://u@b.example auth=external":                 {Kind: route.Smarthost, Host: "b.example", User: "u", Auth: route.AuthExternal},
+		"smtp://b.example auth=external":                   {Kind: route.Smarthost, Host: "b.example", Auth: route.AuthExternal},
 		"direct pipelining=yes chunking=yes":               {},
 		"direct source=2001:db8::9":                        {Source: netip.MustParseAddr("2001:db8::9")},
 		"direct source=2001:db8::9 source=192.0.2.9": {
@@ -229,6 +232,26 @@ func TestHops(t *testing.T) {
 	assert.Equal(t, "s3cret", h.Secret.Value())
 	assert.EqualValues(t, 587, h.EffectivePort())
 	assert.Equal(t, route.TLSRequired, h.Mode())
+}
+
+// Every mechanism has a name, in any case, and what is printed reads back.
+func TestAuth(t *testing.T) {
+	t.Setenv("PW", "s3cret")
+	for text, want := range map[string]route.Auth{
+		"plain": route.AuthPlain, "Login": route.AuthLogin, "CRAM-MD5": route.AuthCRAMMD5, "SCRAM-SHA-256": route.AuthSCRAMSHA256,
+		"xoauth2": route.AuthXOAUTH2, "OAuthBearer": route.AuthOAuthBearer,
+	} {
+		r, err := parse(t, "* smtp://u@b.example secret=env:PW auth="+text).Route(t.Context(), route.Query{Recipient: "x@a.example"})
+		require.NoError(t, err)
+		assert.Equal(t, want, r.Hops[0].Auth)
+		assert.True(t, r.Hops[0].LogsIn())
+		assert.Equal(t, "smtp://u@b.example secret=env:PW auth="+strings.ToLower(text), r.String(), "and so mail that waits takes a changed way at once")
+	}
+	for hops, logsIn := range map[string]bool{"smtp://b.example": false, "smtp://b.example auth=external": true, "smtp://u@b.example secret=env:PW": true} {
+		r, err := parse(t, "* "+hops).Route(t.Context(), route.Query{Recipient: "x@a.example"})
+		require.NoError(t, err)
+		assert.Equal(t, logsIn, r.Hops[0].LogsIn(), hops)
+	}
 }
 
 // What a hop says about families goes by the address that is connected to.
@@ -381,6 +404,16 @@ func TestMistakes(t *testing.T) {
 		{"*@a.example direct, on blocked", "a condition and a hop"},
 		{"*@a.example direct secret=env:PATH", "options of a smarthost"},
 		{"*@a.example smtp://b.example secret=env:PATH", "the secret has no user"},
+		{"*@a.example smtp://u@b.example secret=env:PATH auth=plian", "did you mean auth=plain?"},
+		{"*@a.example smtp://u@b.example secret=env:PATH auth=gssapi", "write plain, login, cram-md5, scram-sha-256, xoauth2, oauthbearer or external"},
+		{"*@a.example smtp://u@b.example secret=env:PATH auth=default", "unknown way to log in"},
+		{"*@a.example smtp://u@b.example auth=plain", "the user has no secret"},
+		{"*@a.example smtp://b.example auth=xoauth2", "auth=xoauth2 has no user: write smtp://USER@b.example"},
+		{"*@a.example smtp://u@b.example secret=env:PATH auth=external", "leave the secret out"},
+		{"*@a.example smtp://b.example secret=env:PATH auth=external", "leave the secret out"},
+		{"*@a.example smtp://b.example auth=external tls=none", "leave one of the two out"},
+		{"*@a.example direct auth=external", "options of a smarthost"},
+		{"*@a.example hold auth=external", "options of a smarthost"},
 		{"*@a.example smtp://[2001:db8::1", "the [ is not closed"},
 		{"*@a.example smtp://[2001:db8::1]25", "only :PORT"},
 		{"*@a.example lmtp://unix:/run/x mx=yes", "a socket has no MX"},
@@ -608,6 +641,14 @@ func TestExplain(t *testing.T) {
   by routes:1: *
   1. to the mail exchangers of corp.example, with TLS where it is offered, from 192.0.2.1 and 2001:db8::1, as a.example, over IPv6 as b.example, one command at a time
   2. if it fails, to the mail exchangers of corp.example, with TLS where it is offered, by way of socks5://u@proxy.example with the password from env:RELAY_PASSWORD, without BDAT
+`, text)
+	text, err = parse(t, "* smtps://u@relay.example secret=env:RELAY_PASSWORD auth=xoauth2, on any submission://b.example auth=external").
+		Explain(t.Context(), route.Query{Sender: "me@example.org", Recipient: "you@corp.example"})
+	require.NoError(t, err)
+	assert.Equal(t, `mail from <me@example.org> to <you@corp.example>
+  by routes:1: *
+  1. through smtps://u@relay.example, with TLS or not at all, token from env:RELAY_PASSWORD, login by XOAUTH2
+  2. if it fails, through submission://b.example, with TLS or not at all, login by EXTERNAL
 `, text)
 }
 
