@@ -9,14 +9,18 @@ import (
 	"net"
 	"net/netip"
 	"net/smtp"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sortie-mail/sortie/deliver"
@@ -61,7 +65,7 @@ func BenchmarkClients(b *testing.B) {
 	for _, size := range []int{4 << 10, 1 << 20} {
 		text := hello + strings.Repeat(strings.Repeat("x", 76)+"\r\n", size/78)
 		for name, send := range map[string]func(b *testing.B, s *sink, text string) func() error{
-			"sortie": bySortie, "go-smtp": byGoSMTP, "net-smtp": byNetSMTP, "socket": bySocket,
+			"sortie": bySortie, "sortie-data": byDATA, "go-smtp": byGoSMTP, "net-smtp": byNetSMTP, "socket": bySocket,
 		} {
 			b.Run(fmt.Sprintf("%dKiB/%s", size>>10, name), func(b *testing.B) {
 				one := send(b, newSink(b), text)
@@ -84,6 +88,12 @@ func bySortie(b *testing.B, s *sink, text string) func() error {
 	b.Cleanup(func() { _ = d.Close() })
 	m := letterOf(text, "you@aol.test")
 	return func() error { return d.Deliver(b.Context(), direct, m)[0].Err() }
+}
+
+// byDATA is bySortie to a host without CHUNKING.
+func byDATA(b *testing.B, s *sink, text string) func() error {
+	s.old = true
+	return bySortie(b, s, text)
 }
 
 // byGoSMTP and byNetSMTP say what their documentation has one say for a message.
@@ -141,6 +151,47 @@ func bySocket(b *testing.B, s *sink, text string) func() error {
 	}
 }
 
+// BenchmarkFiftyHosts is a message of 25 MB to fifty hosts at once, by BDAT and by DATA. It tells the peak of the memory of
+// this process, hosts and all; run it alone.
+func BenchmarkFiftyHosts(b *testing.B) {
+	file := filepath.Join(b.TempDir(), "message")
+	f, err := os.Create(file)
+	require.NoError(b, err)
+	for range 400 { // piece by piece: the message is not to be in memory here either
+		_, err := io.WriteString(f, hello+strings.Repeat(strings.Repeat("x", 76)+"\r\n", 64<<10/78))
+		require.NoError(b, err)
+	}
+	require.NoError(b, f.Close())
+	for name, old := range map[string]bool{"BDAT": false, "DATA": true} {
+		b.Run(name, func(b *testing.B) {
+			s := newSink(b)
+			s.old = old
+			d := &deliver.Deliverer{Hostname: "mail.example.org", Dial: s.dial, Resolver: fixed{}}
+			b.Cleanup(func() { _ = d.Close() })
+			for b.Loop() {
+				var all sync.WaitGroup
+				for range 50 {
+					all.Go(func() {
+						m := letterOf("", "you@aol.test")
+						m.Size = 25 << 20
+						m.Open = func() (io.ReadCloser, error) { return os.Open(file) }
+						assert.NoError(b, d.Deliver(b.Context(), direct, m)[0].Err())
+					})
+				}
+				all.Wait()
+			}
+			b.ReportMetric(float64(peak())/(1<<20), "peak-MiB")
+		})
+	}
+}
+
+// peak is the most memory that this process has had, in octets.
+func peak() int64 {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return u.Maxrss << 10
+}
+
 // cpu is the CPU time of this process so far.
 func cpu() time.Duration {
 	var u syscall.Rusage
@@ -167,6 +218,7 @@ var (
 // sink is a mail server that takes everything and keeps nothing.
 type sink struct {
 	l      net.Listener
+	old    bool         // no CHUNKING
 	writes atomic.Int64 // of the client
 }
 
@@ -239,6 +291,9 @@ func (s *sink) serve(c net.Conn) {
 		reply, ok := sinkReplies[verb]
 		if !ok {
 			reply = "250 2.0.0 Ok\r\n"
+		}
+		if s.old && verb == "EHLO" {
+			reply = strings.Replace(reply, "250-CHUNKING\r\n", "", 1)
 		}
 		body = reply == sinkReplies["DATA"]
 		_, _ = w.WriteString(reply)
