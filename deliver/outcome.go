@@ -104,7 +104,10 @@ type Try struct {
 	Host   string    // "" where none was known
 	Addr   netip.AddrPort
 	Stage  Stage
-	Reply  dsn.Reply      // what it answered; zero where it did not
+	Status dsn.Status
+	Reply  dsn.Reply // what it answered; zero where it did not
+	TLS    TLSState
+	Timing Timing
 	Reason reason.Verdict // why, for the last word of a hop that another hop followed
 	Err    string         // what it answered or what failed, in one line
 }
@@ -114,6 +117,17 @@ type TLSState struct {
 	Version  string // "TLS 1.3"; "" in the clear
 	Cipher   string
 	Verified bool // the certificate is valid for the host's name
+}
+
+// String is "TLS 1.3 TLS_AES_128_GCM_SHA256 verified", and "in the clear" without TLS.
+func (t TLSState) String() string {
+	switch {
+	case t.Version == "":
+		return "in the clear"
+	case t.Verified:
+		return t.Version + " " + t.Cipher + " verified"
+	}
+	return t.Version + " " + t.Cipher + " not verified"
 }
 
 // begin makes the outcome one of a hop that is being tried; what earlier hops left moves to Tried.
@@ -128,7 +142,7 @@ func (o *Outcome) begin(hop *route.Hop) {
 // leave moves what is known to Tried.
 func (o *Outcome) leave() {
 	if o.decided {
-		o.Tried = append(o.Tried, Try{o.Hop, o.Host, o.Addr, o.Stage, o.Reply, o.Reason, o.words()})
+		o.Tried = append(o.Tried, Try{o.Hop, o.Host, o.Addr, o.Stage, o.Status, o.Reply, o.TLS, o.Timing, o.Reason, o.words()})
 	}
 }
 
@@ -143,7 +157,9 @@ func (o *Outcome) fail(e *Error) {
 	o.met = o.met || (e.Stage != StageRoute && e.Stage != StageConnect)
 	o.lacked, o.failing = o.lacked || e.lacking, o.failing || !e.lacking
 	if !o.Reply.IsZero() && e.Reply.IsZero() && e.Temporary && !e.PossiblyDelivered && !e.local {
-		o.Tried = append(o.Tried, Try{Hop: o.Hop, Host: e.Host, Addr: e.Addr, Stage: e.Stage, Err: e.detail()})
+		o.Tried = append(o.Tried, Try{
+			Hop: o.Hop, Host: e.Host, Addr: e.Addr, Stage: e.Stage, Status: e.Status, TLS: e.TLS, Timing: e.Timing, Err: e.detail(),
+		})
 		o.RouteTrouble = o.RouteTrouble || e.RouteTrouble
 		return
 	}
@@ -219,6 +235,9 @@ func (o *Outcome) Err() error {
 	return e
 }
 
+// slow is from when on it is told how long an attempt took.
+const slow = time.Second
+
 // String is the outcome in one line that can be pasted into a ticket.
 func (o Outcome) String() string {
 	var b strings.Builder
@@ -231,7 +250,7 @@ func (o Outcome) String() string {
 	}
 	fmt.Fprintf(&b, " (%s)", o.Stage)
 	if o.TLS.Version != "" {
-		fmt.Fprintf(&b, " %s %s", o.TLS.Version, o.TLS.Cipher)
+		fmt.Fprintf(&b, " %s", o.TLS)
 	}
 	if w := o.words(); w != "" {
 		fmt.Fprintf(&b, ": %s", w)
@@ -241,6 +260,9 @@ func (o Outcome) String() string {
 	}
 	if len(o.Tried) > 0 {
 		fmt.Fprintf(&b, " [%d other tries]", len(o.Tried))
+	}
+	if o.Timing.Sum() >= slow {
+		fmt.Fprintf(&b, " [%s]", o.Timing)
 	}
 	return b.String()
 }
@@ -276,6 +298,9 @@ func (o Outcome) LogValue() slog.Value {
 	}
 	if c := o.Reason.Class(); c != reason.Unknown {
 		attrs = append(attrs, slog.String("reason", string(c)))
+	}
+	if t := o.Timing.String(); t != "" {
+		attrs = append(attrs, slog.String("timing", t))
 	}
 	if o.PossiblyDelivered {
 		attrs = append(attrs, slog.Bool("possibly_delivered", true))

@@ -1,7 +1,9 @@
 package deliver
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -67,6 +69,64 @@ func (t *Timing) of(stage Stage) *time.Duration {
 		return &t.Dot
 	}
 	return &t.Lookup
+}
+
+// String names the stages and how long each took: "connect 21ms, greeting 120ms, dot 2.3s". It is "" where none did.
+func (t Timing) String() string {
+	var b strings.Builder
+	for _, stage := range []struct {
+		name string
+		took time.Duration
+	}{
+		{"lookup", t.Lookup},
+		{"connect", t.Connect},
+		{"greeting", t.Greeting},
+		{"ehlo", t.EHLO},
+		{"tls", t.TLS},
+		{"auth", t.Auth},
+		{"mail", t.Mail},
+		{"rcpt", t.Rcpt},
+		{"data", t.Data},
+		{"body", t.Body},
+		{"dot", t.Dot},
+	} {
+		if took := stage.took.Round(time.Millisecond); took > 0 {
+			if b.Len() > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(&b, "%s %v", stage.name, took)
+		}
+	}
+	return b.String()
+}
+
+// Sum is how long all stages took together.
+func (t Timing) Sum() (sum time.Duration) {
+	for _, stage := range t.stages() {
+		sum += stage.took
+	}
+	return sum
+}
+
+type stageTime struct {
+	name string
+	took time.Duration
+}
+
+func (t *Timing) stages() [11]stageTime {
+	return [...]stageTime{
+		{"lookup", t.Lookup},
+		{"connect", t.Connect},
+		{"greeting", t.Greeting},
+		{"ehlo", t.EHLO},
+		{"tls", t.TLS},
+		{"auth", t.Auth},
+		{"mail", t.Mail},
+		{"rcpt", t.Rcpt},
+		{"data", t.Data},
+		{"body", t.Body},
+		{"dot", t.Dot},
+	}
 }
 
 // used forgets what a connection cost that is used again.

@@ -105,7 +105,7 @@ func TestOutcomesInLogs(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
 		w.Server("mx.aol.test", lab.Offer{TLS: lab.TLSOffered}, lab.Refuse(lab.AtRcpt, "550-5.1.1 No\x1b[31m\n such user"))
 		o := w.one(t, by(t, "direct tls=verified"))
-		require.Regexp(t, `^<you@aol\.test>: permfail 5\.1\.1 at mx\.aol\.test\[192\.0\.2\.10\]:25 \(rcpt\) TLS 1\.3 TLS_\S+: `+
+		require.Regexp(t, `^<you@aol\.test>: permfail 5\.1\.1 at mx\.aol\.test\[192\.0\.2\.10\]:25 \(rcpt\) TLS 1\.3 TLS_\S+ verified: `+
 			`550 5\.1\.1 No \[31m  such user$`, o.String())
 		var line struct {
 			Level, Msg, ID string
