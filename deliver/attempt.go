@@ -231,7 +231,7 @@ func (h *approach) use(s *session) (answered bool) {
 // refused notes that no session came about. Where opportunistic TLS failed the host has another chance in the clear, but
 // no password goes there.
 func (h *approach) refused(e *Error, p place) {
-	opportunistic := h.mode == route.TLSOpportunistic && h.hop.User == ""
+	opportunistic := h.mode == route.TLSOpportunistic && !h.hop.LogsIn()
 	if e.Stage == StageTLS && opportunistic && !h.plain {
 		h.clear = append(h.clear, p)
 	}

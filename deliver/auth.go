@@ -62,7 +62,7 @@ type loginFault string
 
 func (f loginFault) Error() string { return string(f) }
 
-// login logs in where the hop has a user (RFC 4954). A refusal is the route's trouble: the recipient has no part in it,
+// login logs in where the hop says so (RFC 4954). A refusal is the route's trouble: the recipient has no part in it,
 // and other hosts are not asked with the same password, since some lock an account after a few tries.
 func (d *Deliverer) login(s *session, hop *route.Hop) *Error {
 	l, e := d.newLogin(s.ctx, s, hop)
@@ -165,10 +165,10 @@ func encodeSASL(b []byte) string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// newLogin chooses a mechanism that the host offers and the hop's credentials fit. It is nil where the hop has no user and
-// none is needed.
+// newLogin chooses a mechanism that the host offers and the hop's credentials fit. It is nil where the hop has no
+// login.
 func (d *Deliverer) newLogin(ctx context.Context, s *session, hop *route.Hop) (*login, *Error) {
-	if hop.User == "" {
+	if !hop.LogsIn() {
 		return nil, nil
 	}
 	c, e := d.credentials(hop)
@@ -179,7 +179,7 @@ func (d *Deliverer) newLogin(ctx context.Context, s *session, hop *route.Hop) (*
 	if e != nil {
 		return nil, e
 	}
-	if c.kind == byToken {
+	if c.kind == byToken && hop.Secret.IsZero() {
 		if c.secret, e = d.token(ctx, s, hop); e != nil {
 			return nil, e
 		}

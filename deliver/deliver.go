@@ -46,10 +46,11 @@ type Deliverer struct {
 	// for opportunistic TLS 1.0. Server names and verification are the Deliverer's own matter.
 	TLS *tls.Config
 	// Token gives the access token (RFC 6750) for a hop that has a user and no secret, to log in with OAUTHBEARER or
-	// XOAUTH2. It is asked for every login and caches by itself; ctx ends after Timeouts.Auth. When a host refuses a
-	// token (535), or Token fails, the attempt ends with RouteTrouble, and nothing is tried again within it: the next
-	// attempt asks Token again, which should have a fresh one by then. What its error says is shown to administrators,
-	// except for what looks like a token in it. nil is no tokens: such a hop logs in by the client certificate of TLS.
+	// XOAUTH2; a routing file has such a hop with auth=oauthbearer or auth=xoauth2. It is asked for every login and caches
+	// by itself; ctx ends after Timeouts.Auth. When a host refuses a token (535), or Token fails, the attempt ends with
+	// RouteTrouble, and nothing is tried again within it: the next attempt asks Token again, which should have a fresh one
+	// by then. What its error says is shown to administrators, except for what looks like a token in it. nil is no tokens:
+	// such a hop logs in by the client certificate of TLS.
 	Token func(ctx context.Context, hop route.Hop) (string, error)
 
 	Timeouts Timeouts

@@ -17,6 +17,7 @@ type key struct {
 	plain          bool           // opportunistic TLS is left out
 	protocol       route.Protocol
 	mode           route.TLSMode
+	auth           route.Auth
 	user, password string
 	source         netip.Addr
 	helo           string
@@ -29,7 +30,7 @@ type via struct{ address, user, password string }
 func newKey(hop *route.Hop, mode route.TLSMode, p place, plain bool) key {
 	k := key{
 		to: p.addrPort(), host: p.target.host, plain: plain,
-		protocol: route.SMTP, mode: mode, user: hop.User, password: hop.Secret.Value(), helo: hop.HELOFor(p.addr),
+		protocol: route.SMTP, mode: mode, auth: hop.Auth, user: hop.User, password: hop.Secret.Value(), helo: hop.HELOFor(p.addr),
 	}
 	k.source, _ = hop.SourceFor(p.addr)
 	if hop.Kind == route.Smarthost {
