@@ -26,10 +26,18 @@
 // temporary. [Outcome.Tried] tells what else was tried. When the connection is lost after the message and before the reply
 // to it, the host may have it: [Outcome.PossiblyDelivered].
 //
+// # How a message is written
+//
+// With PIPELINING the envelope goes out in one flight, and each answer is matched to its command. Large messages, and those
+// with long lines, go in chunks where the host offers CHUNKING; small ones together with their envelope, once the host has
+// shown that it keeps step. What a host cannot take is converted while it is sent (8-bit text without 8BITMIME, headers
+// in UTF-8 without SMTPUTF8, lines over 998 octets without CHUNKING), but never inside a signed part;
+// [Deliverer.NoConversion] fails it instead. However large a message is, 200 KiB of it are in memory.
+//
 // # What protects you
 //
 // MX records cannot lead to private addresses or back to this host. TLS is used where it is offered, and always where the
-// route asks for it. No password is sent in the clear unless the route says so, and none is shown in a transcript, log or
-// error, not even where a host repeats it. Bare CR and LF never reach the wire. Every step has its timeout ([Timeouts]),
-// and whatever a far end sends is bounded.
+// route or the message ([Message.RequireTLS]) asks for it. No password or token is sent in the clear unless the route says
+// so, and none is shown in a transcript, log or error, not even where a host repeats it. Bare CR and LF never reach the
+// wire. Every step has its timeout ([Timeouts]), and whatever a far end sends is bounded.
 package deliver

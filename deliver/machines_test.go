@@ -272,6 +272,30 @@ func TestTransferWithAnyAnswers(t *testing.T) {
 	})
 }
 
+// FuzzCapabilities reads whatever a host may say to EHLO. What is believed of it is bounded, and the same when the host says
+// it twice.
+func FuzzCapabilities(f *testing.F) {
+	for _, s := range []string{
+		"SIZE 52428800\nPIPELINING\n8BITMIME\nAUTH PLAIN LOGIN\nAUTH=LOGIN\nDELIVERBY 240\nLIMITS RCPTMAX=50 MAILMAX=10",
+		"size -1", "SIZE 99999999999999999999", "DELIVERBY x", "LIMITS RCPTMAX=4294967296 =1 MAILMAX", "\n \n\x00\t", "CHUNKING BINARYMIME",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		lines := append([]string{"mx.x.test"}, strings.Split(text, "\n")...)
+		c := parseCapabilities(dsn.Reply{Code: 250, Lines: lines})
+		require.GreaterOrEqual(t, c.maxSize, int64(0))
+		require.GreaterOrEqual(t, c.minBy, int64(0))
+		require.True(t, c.maxRcpt >= 0 && c.maxMails >= 0)
+		require.LessOrEqual(t, len(c.auth), len(text))
+		again := parseCapabilities(dsn.Reply{Code: 250, Lines: append(lines, lines[1:]...)})
+		again.auth, c.auth = nil, nil
+		require.Equal(t, c, again)
+		none := parseCapabilities(dsn.Reply{Code: 250, Lines: lines[:1]})
+		require.Equal(t, capabilities{}, none)
+	})
+}
+
 func decided(outcomes []Outcome) (n int) {
 	for i := range outcomes {
 		if outcomes[i].decided {
