@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/emersion/go-sasl"
 
@@ -143,6 +144,7 @@ func (d *Deliverer) authenticate(s *session, client sasl.Client) (dsn.Reply, err
 // exchange says a line of a login and reads the reply, whose challenge is given as it came: what stands in it may look
 // like a secret, and be none.
 func (s *session) exchange(d *Deliverer, line, shown string) (reply dsn.Reply, challenge string, err error) {
+	defer func(begin time.Time) { s.times.Auth += time.Since(begin) }(time.Now())
 	if err := s.within(d.set.timeouts.Auth); err != nil {
 		return dsn.Reply{}, "", err
 	}

@@ -1,6 +1,8 @@
 package deliver_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -35,5 +37,17 @@ func TestTimingOfEachStage(t *testing.T) {
 		o = w.one(t, direct) // over the same connection
 		want.Connect, want.Greeting, want.EHLO, want.TLS = 0, 0, 0, 0
 		require.Equal(t, want, o.Timing)
+	})
+}
+
+func TestTimingOfTheLogin(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		require.NoError(t, w.Zone("isp.example", "mail A 192.0.2.20"))
+		w.Server("mail.isp.example", lab.Offer{TLS: lab.TLSOffered, Users: map[string]string{"u": "password"}}, lab.Delay(lab.AtAuth, 3*time.Second))
+		secret := filepath.Join(t.TempDir(), "secret")
+		require.NoError(t, os.WriteFile(secret, []byte("password"), 0o600))
+		o := w.one(t, by(t, "smtp://u@mail.isp.example tls=required secret=file:"+secret))
+		require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+		require.Equal(t, 3*time.Second, o.Timing.Auth)
 	})
 }
