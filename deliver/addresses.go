@@ -19,8 +19,11 @@ func (d *Deliverer) lookUp(ctx context.Context, t *target) {
 		return
 	}
 	begin := time.Now()
-	addrs, err := d.set.resolver.LookupAddr(ctx, t.host)
+	addrs, stale, err := d.lookupAddr(ctx, t.host)
 	t.looked += time.Since(begin)
+	if stale != nil {
+		t.stale = stale
+	}
 	var dns *resolve.Error
 	switch {
 	case err == nil && len(addrs) > 0:
@@ -32,6 +35,7 @@ func (d *Deliverer) lookUp(ctx context.Context, t *target) {
 	default:
 		t.err = tempErr(StageRoute, "4.4.3", "the addresses of %s could not be looked up: %w", t.host, err)
 	}
+	t.err = t.doubt(t.err)
 	if t.err != nil && t.free {
 		t.err.trouble()
 	}
@@ -51,7 +55,7 @@ func (d *Deliverer) loops(ctx context.Context, rest []target, begins bool) *Erro
 		d.lookUp(ctx, t)
 		for _, addr := range t.addrs {
 			if d.set.own[addr.Unmap()] {
-				return permErr(StageRoute, "5.4.6", "mail would loop back to this host: %s has its address %s", t.host, addr)
+				return t.doubt(permErr(StageRoute, "5.4.6", "mail would loop back to this host: %s has its address %s", t.host, addr))
 			}
 		}
 	}
@@ -67,8 +71,8 @@ func (d *Deliverer) usable(ctx context.Context, hop *route.Hop, t *target) ([]ne
 	addrs := t.addrs
 	if !t.free && !d.AllowPrivate {
 		if addrs = slices.DeleteFunc(slices.Clone(addrs), isPrivate); len(addrs) == 0 {
-			return nil, permErr(StageRoute, "5.4.4",
-				"the host %s has only addresses that lead nowhere on the internet (%s)", t.host, t.addrs[0])
+			return nil, t.doubt(permErr(StageRoute, "5.4.4",
+				"the host %s has only addresses that lead nowhere on the internet (%s)", t.host, t.addrs[0]))
 		}
 	}
 	if source := cmp.Or(hop.Source, hop.Source6); source.IsValid() {

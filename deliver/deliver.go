@@ -26,9 +26,12 @@ type Resolver interface {
 // A Deliverer makes attempts. Its fields must not change once it is in use; the zero value works. It is safe for
 // concurrent use.
 type Deliverer struct {
-	Hostname string   // the name to greet with and to look for in MX records; "" is the system's
-	Resolver Resolver // nil is a resolver with the system's configuration
-	Port     uint16   // for direct delivery; 0 is 25, what the internet speaks (others are for labs)
+	Hostname string // the name to greet with and to look for in MX records; "" is the system's
+	Port     uint16 // for direct delivery; 0 is 25, what the internet speaks (others are for labs)
+
+	// Resolver asks DNS; nil is a resolver with the system's configuration. Where it is a [resolve.Resolver] with MaxStale,
+	// what follows from a stale answer alone, for example that a host has no address, is temporary (4.4.3).
+	Resolver Resolver
 
 	// AllowPrivate lets MX hosts have loopback, private and link-local addresses. Without it a stranger's MX record
 	// cannot lead mail into your network.
@@ -169,11 +172,14 @@ func (d *Deliverer) classify(pending []*Outcome) {
 	}
 }
 
-// Close ends the connections that are kept for reuse, and waits until each has said goodbye. The Deliverer can be used
-// again.
+// Close ends the connections that are kept for reuse, and waits until each has said goodbye. It closes the Resolver only
+// where that is nil, and its own. The Deliverer can be used again.
 func (d *Deliverer) Close() error {
 	d.init()
 	d.pool.close()
+	if d.set.made != nil {
+		return d.set.made.Close()
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package deliver
 import (
 	"bufio"
 
+	"github.com/sortie-mail/sortie/deliver/resolve"
 	"github.com/sortie-mail/sortie/dsn"
 )
 
@@ -32,4 +33,10 @@ func Absent(d *Deliverer) int {
 	d.absent.mu.Lock()
 	defer d.absent.mu.Unlock()
 	return len(d.absent.known)
+}
+
+// MadeResolver is the resolver of a Deliverer that was given none.
+func MadeResolver(d *Deliverer) *resolve.Resolver {
+	d.init()
+	return d.set.made
 }

@@ -29,6 +29,7 @@ type target struct {
 	addrs  []netip.Addr  // what lookUp found
 	err    *Error        // or why it did not
 	looked time.Duration // how long DNS took to tell of it
+	stale  error         // why what DNS told is out of date; nil where it is not
 }
 
 // MXHosts gives the names of a domain's MX hosts, best first and equal ones in any order, so that a Deliverer serves as the
@@ -101,19 +102,20 @@ func (d *Deliverer) mxCandidates(ctx context.Context, domain string) ([]target, 
 	}
 	domain = asciiDomain(domain)
 	begin := time.Now()
-	records, err := d.set.resolver.LookupMX(ctx, domain)
+	records, stale, err := d.lookupMX(ctx, domain)
 	looked := time.Since(begin)
 	switch {
 	case err != nil:
 		return nil, lookupError(domain, err)
 	case len(records) == 0:
-		return []target{{host: domain, port: d.set.port, looked: looked}}, nil
+		return []target{{host: domain, port: d.set.port, looked: looked, stale: stale}}, nil
 	case isNull(records):
 		return nil, permErr(StageRoute, "5.1.10", "%s accepts no mail: it has a null MX record (556, RFC 7505)", domain)
 	}
 	all := d.judge(domain, inOrder(records))
 	for i := range all {
-		all[i].looked = looked
+		all[i].looked, all[i].stale = looked, stale
+		all[i].err = all[i].doubt(all[i].err)
 	}
 	return all, nil
 }

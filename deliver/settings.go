@@ -91,6 +91,8 @@ func (l Limits) filled() Limits {
 type settings struct {
 	hostname string
 	resolver Resolver
+	made     *resolve.Resolver // which is that resolver, where the host gave none
+	stale    bool              // its answers may be
 	port     uint16
 	timeouts Timeouts
 	tooLong  error // the cause of an attempt's end after Timeouts.Total
@@ -119,8 +121,10 @@ func (d *Deliverer) init() {
 			d.set.log = slog.New(slog.DiscardHandler)
 		}
 		if d.set.resolver == nil {
-			d.set.resolver = &resolve.Resolver{Logger: d.Logger}
+			d.set.made = &resolve.Resolver{Logger: d.Logger}
+			d.set.resolver = d.set.made
 		}
+		d.set.stale = goesStale(d.set.resolver)
 		if d.Trace != nil {
 			d.set.trace = *d.Trace
 		}
