@@ -1,8 +1,12 @@
 package deliver_test
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,11 +16,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/deliver/lab"
 	"github.com/sortie-mail/sortie/dsn"
+	"github.com/sortie-mail/sortie/route"
 )
 
 // dated has all fields that a server might miss, and add.
-const dated = "From: me@example.org\r\nSubject: Hello\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\nMessage-ID: <1@example.org>\r\n\r\nHello.\r\n"
+const dated = "From: me@example.org\r\nSubject: Hello\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\n" +
+	"Message-ID: <1@example.org>\r\n\r\nHello.\r\n"
 
 // peerCases are what every server is asked that has the listener: one that
 //
@@ -45,41 +52,70 @@ var peerCases = []struct {
 	{name: "smarthost", listener: "open", hops: "smtp://$HOST", want: "delivered dot 250", tls: "verified"},
 	{name: "by MX, in the clear", listener: "clear", hops: "direct", want: "delivered dot 250", never: "STARTTLS"},
 	{name: "smarthost, in the clear", listener: "clear", hops: "smtp://$HOST tls=none", want: "delivered dot 250"},
-	{name: "without PIPELINING", listener: "turns", hops: "direct", to: []string{"you", "they"}, want: "delivered dot 250,delivered dot 250", tls: "verified"},
-	{name: "8-bit", listener: "open", hops: "direct", text: "MIME-Version: 1.0\r\n" +
-		"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n" + dated + "Grüße\r\n", want: "delivered dot 250", tls: "verified"},
+	{
+		name: "without PIPELINING", listener: "turns", hops: "direct", to: []string{"you", "they"},
+		want: "delivered dot 250,delivered dot 250", tls: "verified",
+	},
+	{
+		name: "8-bit", listener: "open", hops: "direct", want: "delivered dot 250", tls: "verified",
+		text: "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n" + dated + "Grüße\r\n",
+	},
 	// std: C7
-	{name: "too large", listener: "small", hops: "direct", text: dated + strings.Repeat("0123456789\r\n", 1000), want: "permfail mail", tls: "verified", never: "MAIL"},
+	{
+		name: "too large", listener: "small", hops: "direct", text: dated + strings.Repeat("0123456789\r\n", 1000),
+		want: "permfail mail", tls: "verified", never: "MAIL",
+	},
 	{name: "small enough", listener: "small", hops: "direct", want: "delivered dot 250", tls: "verified"},
 	// std: C6
 	{
-		name: "mixed recipients", listener: "open", hops: "direct", to: []string{"you", "nobody", "later", "never", "they"}, tls: "verified",
+		name: "mixed recipients", listener: "open", hops: "direct", tls: "verified",
+		to:   []string{"you", "nobody", "later", "never", "they"},
 		want: "delivered dot 250,permfail rcpt 550,tempfail rcpt 450,permfail rcpt 550,delivered dot 250",
 	},
 	{
-		name: "mixed recipients, in the clear", listener: "clear", hops: "direct", to: []string{"you", "nobody", "later", "never", "they"},
+		name: "mixed recipients, in the clear", listener: "clear", hops: "direct",
+		to:   []string{"you", "nobody", "later", "never", "they"},
 		want: "delivered dot 250,permfail rcpt 550,tempfail rcpt 450,permfail rcpt 550,delivered dot 250",
 	},
-	{name: "nobody", listener: "open", hops: "direct", to: []string{"nobody", "never"}, want: "permfail rcpt 550,permfail rcpt 550", tls: "verified"},
 	{
-		name: "more recipients than it takes", listener: "few", hops: "direct", to: []string{"you", "they", "grey"}, tls: "verified",
+		name: "nobody", listener: "open", hops: "direct", to: []string{"nobody", "never"},
+		want: "permfail rcpt 550,permfail rcpt 550", tls: "verified",
+	},
+	{
+		name: "more recipients than it takes", listener: "few", hops: "direct", to: []string{"you", "they", "grey"},
+		tls:  "verified",
 		want: "delivered dot 250,delivered dot 250,delivered dot 250",
 	},
 	// std: T1
 	{name: "broken TLS, opportunistic", listener: "broken TLS", hops: "direct", want: "delivered dot 250"},
-	{name: "broken TLS, required", listener: "broken TLS", hops: "direct tls=required", want: "tempfail starttls", never: "MAIL"},
+	{
+		name: "broken TLS, required", listener: "broken TLS", hops: "direct tls=required",
+		want: "tempfail starttls", never: "MAIL",
+	},
 	// std: T8
-	{name: "TLS required and not offered", listener: "clear", hops: "direct tls=required", want: "tempfail starttls", never: "MAIL"},
+	{
+		name: "TLS required and not offered", listener: "clear", hops: "direct tls=required",
+		want: "tempfail starttls", never: "MAIL",
+	},
 	{name: "TLS demanded and not allowed", listener: "must", hops: "smtp://$HOST tls=none", want: "tempfail mail 530"},
 	{name: "TLS demanded", listener: "must", hops: "direct", want: "delivered dot 250", tls: "verified"},
 	{name: "another name, opportunistic", listener: "other name", hops: "direct", want: "delivered dot 250", tls: "any"},
-	{name: "another name, required", listener: "other name", hops: "direct tls=required", want: "delivered dot 250", tls: "any"},
-	{name: "another name, verified", listener: "other name", hops: "direct tls=verified", want: "tempfail starttls", tls: "any", never: "MAIL"},
-	{name: "another name, smarthost, verified", listener: "other name", hops: "submission://$HOST tls=verified", want: "tempfail starttls", tls: "any"},
-	{name: "TLS from the start", listener: "smtps", hops: "smtps://$HOST tls=verified", want: "delivered dot 250", tls: "verified", never: "STARTTLS"},
-	// std: C16
-	{name: "login", listener: "login", hops: "submission://$LOGIN@$HOST tls=verified secret=$SECRET", want: "delivered dot 250", tls: "verified"},
-	{name: "login refused", listener: "login", hops: "submission://nobody@$HOST tls=verified secret=$SECRET", want: "tempfail auth 535", tls: "verified", never: "MAIL"},
+	{
+		name: "another name, required", listener: "other name", hops: "direct tls=required",
+		want: "delivered dot 250", tls: "any",
+	},
+	{
+		name: "another name, verified", listener: "other name", hops: "direct tls=verified",
+		want: "tempfail starttls", tls: "any", never: "MAIL",
+	},
+	{
+		name: "another name, smarthost, verified", listener: "other name", hops: "submission://$HOST tls=verified",
+		want: "tempfail starttls", tls: "any",
+	},
+	{
+		name: "TLS from the start", listener: "smtps", hops: "smtps://$HOST tls=verified",
+		want: "delivered dot 250", tls: "verified", never: "STARTTLS",
+	},
 	// std: C3
 	{name: "away", listener: "away", hops: "direct", want: "tempfail greeting 421", never: "EHLO"},
 }
@@ -161,6 +197,29 @@ func (p *peer) pipelining(t *testing.T) {
 			transcript.order(t, pipelined, "MAIL FROM", "RCPT TO:<you", "RCPT TO:<nobody", "RCPT TO:<they")
 			p.arrived(t, "you", 1)
 			p.arrived(t, "they", 1)
+		})
+	}
+}
+
+// std: C9
+func (p *peer) chunking(t *testing.T) {
+	t.Helper()
+	text := dated + strings.Repeat(".0123456789\r\n", 100_000)
+	for name, tt := range map[string]struct{ listener, hops, says, never string }{
+		"in chunks":          {"open", "direct", "C: BDAT", "C: DATA"},
+		"offers no chunks":   {"data", "direct", "C: DATA", "C: BDAT"},
+		"no chunks, we said": {"open", "direct chunking=no", "C: DATA", "C: BDAT"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, transcript := p.deliverer(t, tt.listener)
+			for range 2 {
+				o := d.Deliver(t.Context(), p.by(t, tt.listener, tt.hops), letterOf(text, "you@store.test"))[0]
+				require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+				require.True(t, stored(text) == p.arrived(t, "you", 1)[0])
+			}
+			require.Contains(t, transcript.String(), tt.says)
+			require.NotContains(t, transcript.String(), tt.never)
+			require.Equal(t, 1, strings.Count(transcript.String(), "connected to"), "one connection")
 		})
 	}
 }
@@ -251,5 +310,70 @@ func (p *peer) busy(t *testing.T) {
 			return o.Result == deliver.Delivered
 		}, patience, 100*time.Millisecond, "%v", o)
 		p.arrived(t, "you", 1)
+	})
+}
+
+// logins logs in by every mechanism, and once more with what is wrong: that is the route's trouble, and nobody's mail comes
+// back.
+//
+// std: C16
+func (p *peer) logins(t *testing.T, mechanisms ...string) {
+	t.Helper()
+	login := func(t *testing.T, mechanism, user, credential string) deliver.Outcome {
+		d, transcript := p.deliverer(t, "login")
+		hop := "submission://" + user + "@$HOST tls=verified auth=" + strings.ToLower(mechanism)
+		switch mechanism {
+		case "XOAUTH2", "OAUTHBEARER":
+			d.Token = func(context.Context, route.Hop) (string, error) { return credential, nil }
+		case "EXTERNAL":
+			cert, err := p.CA().Issue(lab.CertValid, user)
+			require.NoError(t, err)
+			d.TLS.Certificates = []tls.Certificate{cert}
+		default:
+			secret := filepath.Join(t.TempDir(), "secret")
+			require.NoError(t, os.WriteFile(secret, []byte(credential), 0o600))
+			hop += " secret=file:" + secret
+		}
+		o := d.Deliver(t.Context(), p.by(t, "login", hop), letterOf(dated, "you@store.test"))[0]
+		checkOutcome(t, &o, "you@store.test")
+		require.Contains(t, transcript.String(), "C: AUTH "+mechanism)
+		require.NotContains(t, transcript.String(), credential)
+		return o
+	}
+	for _, mechanism := range mechanisms {
+		t.Run("login by "+mechanism, func(t *testing.T) {
+			good, wrong := peerPassword, "wrong password"
+			if strings.HasSuffix(mechanism, "OAUTH2") || mechanism == "OAUTHBEARER" {
+				good, wrong = webToken(peerUser), webToken("somebody")
+			}
+			o := login(t, mechanism, peerUser, good)
+			require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+			p.arrived(t, "you", 1)
+			o = login(t, mechanism, "nobody", wrong)
+			require.Equal(t, "tempfail auth 535", brief([]deliver.Outcome{o}), "%v", o)
+			require.True(t, o.RouteTrouble)
+		})
+	}
+	t.Run("no login", func(t *testing.T) {
+		d, _ := p.deliverer(t, "login")
+		o := d.Deliver(t.Context(), p.by(t, "login", "submission://$HOST"), letterOf(dated, "you@store.test"))[0]
+		require.False(t, o.Result.Success(), "%v", o)
+	})
+}
+
+// requireTLS asks what no server here promises yet (RFC 8689, section 4.2.1).
+//
+// std: C17
+func (p *peer) requireTLS(t *testing.T) {
+	t.Helper()
+	t.Run("REQUIRETLS", func(t *testing.T) {
+		d, transcript := p.deliverer(t, "open")
+		m := letterOf(dated, "you@store.test")
+		m.RequireTLS = true
+		o := d.Deliver(t.Context(), direct, m)[0]
+		checkOutcome(t, &o, "you@store.test")
+		require.Equal(t, deliver.PermFail, o.Result, "%v", o)
+		require.Equal(t, dsn.Status("5.7.30"), o.Status, "%v", o)
+		require.NotContains(t, transcript.String(), "C: MAIL")
 	})
 }

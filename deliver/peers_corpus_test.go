@@ -64,9 +64,11 @@ var oddities = []string{
 	"\n", "\r\n", "\r\n\r\n", "\n.\n", "\r\n.\r\n",
 	"Subject: no body\r\n\r\n", "Subject: no body\n\n", "Subject: blank\r\n\r\n\r\n\r\n\r\n",
 	"Subject: dots\r\n\r\n.", "Subject: dots\r\n\r\n.\r\n", "Subject: dots\r\n\r\n.\n.", "Subject: dots\n\n..\n...\n.\n",
-	"Subject: smuggled\r\n\r\nhello\n.\r\nMAIL FROM:<evil@example.org>\r\n", "Subject: smuggled\r\n\r\nhello\r.\rMAIL FROM:<evil@example.org>\r\n",
+	"Subject: smuggled\r\n\r\nhello\n.\r\nMAIL FROM:<evil@example.org>\r\n",
+	"Subject: smuggled\r\n\r\nhello\r.\rMAIL FROM:<evil@example.org>\r\n",
 	"Subject: smuggled\r\n\r\nhello\r\n.\rQUIT\r\n", "Subject: smuggled\r\n\r\nhello\r\r\n.\r\r\nQUIT\r\n",
-	"Subject: smuggled\r\n\r\nhello\r\n\r.\r\nQUIT", "Subject: ends in CR\r\n\r\nhello\r", "Subject: ends in CRs\r\n\r\nhello\r\r\r",
+	"Subject: smuggled\r\n\r\nhello\r\n\r.\r\nQUIT",
+	"Subject: ends in CR\r\n\r\nhello\r", "Subject: ends in CRs\r\n\r\nhello\r\r\r",
 	"Subject: smuggled by BDAT\r\n\r\nBDAT 10 LAST\r\n\r\nRSET\r\nQUIT\r\n",
 }
 
@@ -131,7 +133,8 @@ func (w *pen) head() string {
 func (w *pen) fields() string {
 	var b strings.Builder
 	for i := range 1 + w.IntN(100) {
-		fmt.Fprintf(&b, "X-Field-%d:%s%s\r\n\t%s\r\n   %s\r\nx-empty:\r\n", i, strings.Repeat(" ", w.IntN(3)), w.words(8), w.words(12), w.words(1))
+		fmt.Fprintf(&b, "X-Field-%d:%s%s\r\n\t%s\r\n   %s\r\nx-empty:\r\n",
+			i, strings.Repeat(" ", w.IntN(3)), w.words(8), w.words(12), w.words(1))
 	}
 	return b.String()
 }
@@ -145,9 +148,10 @@ func (w *pen) lines(end string, line func() string) string {
 }
 
 func (w *pen) words(n int) string {
+	known := []string{"the", "mail", "must", "go", "through", "=?not?=", "=20", "a.b", "--", "(x)", "100%", `"quoted"`}
 	list := make([]string, 1+w.IntN(n))
 	for i := range list {
-		list[i] = []string{"the", "mail", "must", "go", "through", "=?not?=", "=20", "a.b", "--", "(x)", "100%", `"quoted"`}[w.IntN(12)]
+		list[i] = known[w.IntN(len(known))]
 	}
 	return strings.Join(list, " ")
 }
@@ -192,7 +196,8 @@ func (w *pen) multipart() string {
 		data[i] = byte(w.Uint32())
 	}
 	var b strings.Builder
-	b.WriteString("From: me@example.org\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"=_b\"\r\n\r\npreamble\r\n--=_b\r\n\r\nHello.\r\n" +
+	b.WriteString("From: me@example.org\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"=_b\"\r\n\r\n" +
+		"preamble\r\n--=_b\r\n\r\nHello.\r\n" +
 		"--=_b\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n")
 	for text := base64.StdEncoding.EncodeToString(data); text != ""; {
 		n := min(76, len(text))

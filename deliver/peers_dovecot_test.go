@@ -1,8 +1,13 @@
 package deliver_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -24,12 +29,24 @@ func startDovecot(t *testing.T, p *peer) *peer {
 func (p *peer) dovecot(t *testing.T, root string) *peer {
 	t.Helper()
 	p.certificate(t, "etc/right.pem", lab.CertValid)
-	for _, name := range []string{"dovecot.conf", "boxes", "users"} {
+	for _, name := range []string{"dovecot.conf", "oauth2.conf", "boxes", "users"} {
 		p.configure(t, "dovecot/"+name, "dovecot/"+name)
 	}
+	p.write(t, "dovecot/keys/default/HS256/default", base64.StdEncoding.EncodeToString([]byte(peerPassword)))
 	p.logs = append(p.logs, p.path("dovecot/log"))
 	p.run(t, exec.Command(root+"usr/sbin/dovecot", "-F", "-c", p.path("dovecot/dovecot.conf")), "lmtp")
 	return p
+}
+
+// webToken is an access token for a user that Dovecot takes (RFC 7519, section 3.1).
+func webToken(user string) string {
+	part := base64.RawURLEncoding.EncodeToString
+	from, until := time.Now().Add(-time.Minute).Unix(), time.Now().Add(time.Hour).Unix()
+	text := part([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." +
+		part(fmt.Appendf(nil, `{"sub":%q,"iat":%d,"exp":%d}`, user, from, until))
+	mac := hmac.New(sha256.New, []byte(peerPassword))
+	mac.Write([]byte(text))
+	return text + "." + part(mac.Sum(nil))
 }
 
 // std: C18

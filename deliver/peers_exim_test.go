@@ -26,6 +26,7 @@ func startExim(t *testing.T) *peer {
 		p.folder(t, "etc/exim4", 0, p.GID, 0o755)
 		chown(t, p.path("etc/exim4", name+".pem"), 0, p.GID)
 	}
+	p.write(t, "etc/exim4/ca.pem", string(p.CA().PEM()))
 	for _, name := range []string{"exim4.conf", "boxes"} {
 		p.configure(t, "etc/exim4/"+name, "exim/"+name)
 	}
@@ -42,10 +43,13 @@ func TestExim(t *testing.T) {
 	p := startExim(t)
 	p.cases(t)
 	p.pipelining(t)
+	p.chunking(t)
 	p.utf8(t, true)
 	p.dsn(t, "env+2Bid+3D1", "you+2Bme@example.org") // it reports the xtext as it came
 	p.greylisting(t)
 	p.busy(t)
+	p.logins(t, "PLAIN", "LOGIN", "CRAM-MD5", "EXTERNAL")
+	p.requireTLS(t)
 }
 
 // std: C9

@@ -46,10 +46,13 @@ func TestPostfix(t *testing.T) {
 	startDovecot(t, p)
 	p.cases(t)
 	p.pipelining(t)
+	p.chunking(t)
 	p.utf8(t, true)
 	p.dsn(t, "env+id=1", "you+me@example.org")
 	p.greylisting(t)
 	p.busy(t)
+	p.logins(t, "PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2", "OAUTHBEARER") // Dovecot's, through Postfix
+	p.requireTLS(t)
 }
 
 // greylist is a policy server of Postfix that puts off everybody once: some lines with what is known of a recipient, up to an

@@ -257,7 +257,8 @@ func (p *peer) run(t *testing.T, cmd *exec.Cmd, listeners ...string) {
 // parent death signal would not do, since servers that change their user lose it.
 func (p *peer) outlive(t *testing.T, server int) {
 	t.Helper()
-	watch := exec.Command("/bin/sh", "-c", `read -r _; kill -TERM "$1"; sleep 2; kill -KILL "-$1"; rm -rf "$2"`, "sh", strconv.Itoa(server), p.Dir)
+	const script = `read -r _; kill -TERM "$1"; sleep 2; kill -KILL "-$1"; rm -rf "$2"`
+	watch := exec.Command("/bin/sh", "-c", script, "sh", strconv.Itoa(server), p.Dir)
 	watch.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	alive, err := watch.StdinPipe() // it closes with this process
 	require.NoError(t, err)
@@ -334,18 +335,14 @@ func (p *peer) deliverer(t *testing.T, listener string) (*deliver.Deliverer, *sa
 	return d, transcript
 }
 
-// by is a route to a listener, as a routing file writes its hops: $HOST is the peer's name and port, $LOGIN a user who exists
-// and $SECRET the reference of the password.
+// by is a route to a listener, as a routing file writes its hops; $HOST is the peer's name and port.
 func (p *peer) by(t *testing.T, listener, hops string) route.Route {
 	t.Helper()
-	secret := filepath.Join(t.TempDir(), "secret")
-	require.NoError(t, os.WriteFile(secret, []byte(peerPassword), 0o600))
-	host := fmt.Sprintf("%s:%d", peerHost, p.port(t, listener))
-	return by(t, strings.NewReplacer("$LOGIN", peerUser, "$HOST", host, "$SECRET", "file:"+secret).Replace(hops))
+	return by(t, strings.ReplaceAll(hops, "$HOST", net.JoinHostPort(peerHost, strconv.Itoa(int(p.port(t, listener))))))
 }
 
-// arrived waits until a mailbox has n messages, takes them out, and gives them without what the peer wrote on top; lines end in LF, as the
-// peers store them.
+// arrived waits until a mailbox has n messages, takes them out, and gives them without what the peer wrote on top; lines end
+// in LF, as the peers store them.
 func (p *peer) arrived(t *testing.T, box string, n int) []string {
 	t.Helper()
 	var files []string
