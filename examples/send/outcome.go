@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/sortie-mail/sortie/deliver"
@@ -51,8 +50,8 @@ func (p *printer) outcome(o *deliver.Outcome) {
 	if o.Reason.Class() != reason.Unknown {
 		p.printf("  reason: %s. %s\n", o.Reason.Class(), o.Reason.Admin)
 	}
-	if spent := spentTimes(&o.Timing); len(spent) > 0 {
-		p.printf("  time: %s\n", strings.Join(spent, ", "))
+	if times := o.Timing.String(); times != "" {
+		p.printf("  time: %s\n", times)
 	}
 }
 
@@ -67,58 +66,26 @@ func place(t *deliver.Try) string {
 	return fmt.Sprintf("%s %s (%s)", printable(t.Host), t.Addr, t.Stage)
 }
 
-// A span is how long a stage took.
-type span struct {
-	name string
-	took time.Duration
-}
-
-// spans are the stages in their order.
-func spans(t *deliver.Timing) []span {
-	return []span{
-		{"lookup", t.Lookup},
-		{"connect", t.Connect},
-		{"greeting", t.Greeting},
-		{"ehlo", t.EHLO},
-		{"tls", t.TLS},
-		{"auth", t.Auth},
-		{"mail", t.Mail},
-		{"rcpt", t.Rcpt},
-		{"data", t.Data},
-		{"body", t.Body},
-		{"dot", t.Dot},
-	}
-}
-
-func spentTimes(t *deliver.Timing) (words []string) {
-	for _, s := range spans(t) {
-		if s.took > 0 {
-			words = append(words, fmt.Sprintf("%s %v", s.name, s.took.Round(10*time.Microsecond)))
-		}
-	}
-	return words
-}
-
 // An outcomeLine is an outcome as JSON. Its fields are promised to those who read them.
 type outcomeLine struct {
-	Type              string             `json:"type"` // "outcome"
-	Recipient         string             `json:"recipient"`
-	Result            deliver.Result     `json:"result"` // delivered, relayed, tempfail, permfail, held or discarded
-	Status            string             `json:"status"` // enhanced status (RFC 3463)
-	Exit              int                `json:"exit"`   // the exit code that this recipient alone would have
-	Reply             string             `json:"reply,omitempty"`
-	Detail            string             `json:"detail,omitempty"`
-	Stage             string             `json:"stage"`
-	Entry             string             `json:"entry,omitempty"` // of the routing file
-	Hop               string             `json:"hop,omitempty"`
-	Host              string             `json:"host,omitempty"`
-	Addr              string             `json:"addr,omitempty"`
-	TLS               *tlsLine           `json:"tls,omitempty"`
-	Seconds           map[string]float64 `json:"seconds,omitempty"` // that each stage took
-	Reason            string             `json:"reason,omitempty"`  // class of a refusal
-	Tried             []tryLine          `json:"tried,omitempty"`   // what failed before
-	PossiblyDelivered bool               `json:"possibly_delivered,omitempty"`
-	RouteTrouble      bool               `json:"route_trouble,omitempty"`
+	Type              string         `json:"type"` // "outcome"
+	Recipient         string         `json:"recipient"`
+	Result            deliver.Result `json:"result"` // delivered, relayed, tempfail, permfail, held or discarded
+	Status            string         `json:"status"` // enhanced status (RFC 3463)
+	Exit              int            `json:"exit"`   // the exit code that this recipient alone would have
+	Reply             string         `json:"reply,omitempty"`
+	Detail            string         `json:"detail,omitempty"`
+	Stage             string         `json:"stage"`
+	Entry             string         `json:"entry,omitempty"` // of the routing file
+	Hop               string         `json:"hop,omitempty"`
+	Host              string         `json:"host,omitempty"`
+	Addr              string         `json:"addr,omitempty"`
+	TLS               *tlsLine       `json:"tls,omitempty"`
+	Timing            deliver.Timing `json:"timing"`           // of each stage, in nanoseconds
+	Reason            string         `json:"reason,omitempty"` // class of a refusal
+	Tried             []tryLine      `json:"tried,omitempty"`  // what failed before
+	PossiblyDelivered bool           `json:"possibly_delivered,omitempty"`
+	RouteTrouble      bool           `json:"route_trouble,omitempty"`
 }
 
 type tlsLine struct {
@@ -128,18 +95,20 @@ type tlsLine struct {
 }
 
 type tryLine struct {
-	Hop   string `json:"hop"`
-	Host  string `json:"host,omitempty"`
-	Addr  string `json:"addr,omitempty"`
-	Stage string `json:"stage"`
-	Error string `json:"error"`
+	Hop    string         `json:"hop"`
+	Host   string         `json:"host,omitempty"`
+	Addr   string         `json:"addr,omitempty"`
+	Stage  string         `json:"stage"`
+	Status string         `json:"status"`
+	Error  string         `json:"error"`
+	Timing deliver.Timing `json:"timing"`
 }
 
 func newOutcomeLine(o *deliver.Outcome) *outcomeLine {
 	l := &outcomeLine{
 		Type: "outcome", Recipient: o.Recipient, Result: o.Result, Status: string(o.Status), Exit: exitOf(o),
 		Reply: o.Reply.String(), Detail: o.Detail, Stage: string(o.Stage), Host: o.Host,
-		PossiblyDelivered: o.PossiblyDelivered, RouteTrouble: o.RouteTrouble, Seconds: map[string]float64{},
+		PossiblyDelivered: o.PossiblyDelivered, RouteTrouble: o.RouteTrouble, Timing: o.Timing,
 	}
 	if len(o.Route.Hops) > 0 {
 		l.Entry, l.Hop = o.Route.Where(), o.Hop.String()
@@ -153,13 +122,8 @@ func newOutcomeLine(o *deliver.Outcome) *outcomeLine {
 	if c := o.Reason.Class(); c != reason.Unknown {
 		l.Reason = string(c)
 	}
-	for _, s := range spans(&o.Timing) {
-		if s.took > 0 {
-			l.Seconds[s.name] = s.took.Seconds()
-		}
-	}
 	for _, t := range o.Tried {
-		try := tryLine{Hop: t.Hop.String(), Host: t.Host, Stage: string(t.Stage), Error: t.Err}
+		try := tryLine{Hop: t.Hop.String(), Host: t.Host, Stage: string(t.Stage), Status: string(t.Status), Error: t.Err, Timing: t.Timing}
 		if t.Addr.IsValid() {
 			try.Addr = t.Addr.String()
 		}

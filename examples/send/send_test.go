@@ -136,7 +136,8 @@ func TestOutcomes(t *testing.T) {
 		want    []string
 	}{
 		"delivered": {
-			want: []string{"<you@aol.test>: delivered 2.0.0 at mx.aol.test[127.0.0.2]:", "\n  time: lookup ", ", dot "},
+			host: []lab.Behaviour{lab.Delay(lab.AtDot, 20*time.Millisecond)},
+			want: []string{"<you@aol.test>: delivered 2.0.0 at mx.aol.test[127.0.0.2]:", "\n  time: ", "dot "},
 		},
 		"relayed": {
 			host: []lab.Behaviour{lab.Offer{Capabilities: []string{}}}, flags: []string{"-notify", "success"},
@@ -529,10 +530,11 @@ func TestJSON(t *testing.T) {
 	assert.Equal(t, "user-unknown", x["reason"])
 	assert.Equal(t, "direct", x["hop"])
 	assert.Equal(t, map[string]any{"version": "TLS 1.3", "cipher": x["tls"].(map[string]any)["cipher"], "verified": false}, x["tls"])
-	assert.Greater(t, x["seconds"].(map[string]any)["connect"], 0.0)
+	assert.Greater(t, x["timing"].(map[string]any)["connect"], 0.0)
 	tried := x["tried"].([]any)[0].(map[string]any)
 	assert.Equal(t, "away.aol.test", tried["host"])
 	assert.Equal(t, "connect", tried["stage"])
+	assert.Equal(t, "4.4.1", tried["status"])
 }
 
 // Ctrl-C in the middle ends the attempt, and is told as what can be tried again.
