@@ -49,6 +49,9 @@ func corpus() []specimen {
 	add(noBody, "Subject: no body\r\n")
 	add(dotField, ".Subject: no name of a field\r\n\r\nhello\r\n")
 	add(mboxLine, "From me Mon Jan  1 00:00:00 2024\r\nSubject: an mbox\r\n\r\nhello\r\n")
+	for _, text := range aroundBlocks() {
+		add("around blocks", text)
+	}
 	for _, n := range []int{1 << 20, 5 << 20, 25_000_000} {
 		add("large", large(n))
 	}
@@ -100,7 +103,6 @@ var kinds = []struct {
 	{"many fields", func(w *pen) string { return w.fields() + w.head() + w.lines("\r\n", w.ordinary) }},
 	{"empty body", func(w *pen) string { return w.head() + strings.Repeat("\r\n", w.IntN(5)) }},
 	{"attachment", func(w *pen) string { return w.multipart() }},
-	{"around a chunk", func(w *pen) string { return w.aroundChunk() }},
 	{longLines, func(w *pen) string { return w.head() + w.lines("\r\n", w.long) }},
 	{withNUL, func(w *pen) string { return w.head() + w.lines("\r\n", w.zeros) }},
 	{headerUTF8, func(w *pen) string { return "Subject: " + w.fieldText() + "\r\n" + w.head() + w.lines("\r\n", w.greek) }},
@@ -207,16 +209,26 @@ func (w *pen) multipart() string {
 	return b.String() + "\r\n--=_b--\r\nepilogue\r\n"
 }
 
-// aroundChunk has a line end, or a dot that begins a line, where one block of a client that reads by powers of two ends and
-// the next begins.
-func (w *pen) aroundChunk() string {
-	text := w.head()
-	size := 1 << (12 + w.IntN(5))
-	for len(text) < size-900 {
-		text += strings.Repeat("x", 800) + "\r\n"
+// aroundBlocks are messages where a line end, or a dot that may begin a line, stands on both sides of where one block of a
+// client that reads by powers of two ends and the next begins.
+func aroundBlocks() (texts []string) {
+	const block = 32 << 10
+	for _, end := range []string{"\r\n", "\n"} {
+		start := "Subject: blocks" + end + end + strings.Repeat(strings.Repeat("x", 900)+end, block/1000)
+		for _, edge := range []string{"\r\n.", "\r\n.\r\n", "\n.\n", "\r\r\n.", "\r.", ".\r\n.", "x.x"} {
+			for cut := range len(edge) + 1 {
+				text := start
+				for missing := block - cut - len(text); missing > 0; missing = block - cut - len(text) {
+					text += strings.Repeat("y", min(missing, 900))
+					if missing > 902 {
+						text += end
+					}
+				}
+				texts = append(texts, text+edge+"the end"+end)
+			}
+		}
 	}
-	edge := []string{"\r\n.", "\r\n.\r\n", "\n.\n", "\r\r\n.", "\r.", ".\r\n."}[w.IntN(6)]
-	return text + strings.Repeat("x", size-len(text)-w.IntN(len(edge)+1)) + edge + "\r\nthe end\r\n"
+	return texts
 }
 
 func large(n int) string {
@@ -253,7 +265,7 @@ func TestCorpus(t *testing.T) {
 		seen[s.kind] = true
 		shortest, longest = min(shortest, len(s.text)), max(longest, len(s.text))
 	}
-	require.Len(t, seen, len(kinds)+8)
+	require.Len(t, seen, len(kinds)+9)
 	require.Equal(t, [2]int{1, 25_000_000}, [2]int{shortest, longest})
 	require.Equal(t, list, corpus(), "the same every time")
 	require.Equal(t, "a\n\nb\n.\n\n", stored("a\r\n\r\nb\r\r\n.\r\r\n\r"))
