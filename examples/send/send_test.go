@@ -543,11 +543,11 @@ func TestInterrupt(t *testing.T) {
 	w := newWorld(t)
 	server := w.host("aol.test", lab.Hang(lab.AtData))
 	var out bytes.Buffer
-	cmd := exec.Command(binary, "-dns", w.DNS(), "-smtp-port", w.port, "-allow-loopback", "-from", "me@example.org", "-to", "you@aol.test")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(letter), &out, &out
-	require.NoError(t, cmd.Start())
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, "-dns", w.DNS(), "-smtp-port", w.port, "-allow-loopback", "-from", "me@example.org", "-to", "you@aol.test")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(letter), &out, &out
+	require.NoError(t, cmd.Start())
 	require.NoError(t, server.WaitTranscript(ctx, "C: DATA"))
 	require.NoError(t, cmd.Process.Signal(syscall.SIGINT))
 	_ = cmd.Wait()
