@@ -125,7 +125,11 @@ func mxWords(x *deliver.Explanation) string {
 	case !x.Hosts[0].MX:
 		return x.Domain + " has no MX records" + vouched + ": it is its own host"
 	}
-	return x.Domain + " has " + strconv.Itoa(len(x.Hosts)) + " MX records" + vouched
+	records := " MX records"
+	if len(x.Hosts) == 1 {
+		records = " MX record"
+	}
+	return x.Domain + " has " + strconv.Itoa(len(x.Hosts)) + records + vouched
 }
 
 // host tells of one host.

@@ -44,9 +44,6 @@ func (p *printer) outcome(o *deliver.Outcome) {
 	for _, t := range o.Tried {
 		p.printf("  before: %s: %s\n", place(&t), printable(t.Err))
 	}
-	if o.TLS.Version != "" {
-		p.printf("  certificate: %s\n", map[bool]string{true: "verified", false: "not verified"}[o.TLS.Verified])
-	}
 	if o.Reason.Class() != reason.Unknown {
 		p.printf("  reason: %s. %s\n", o.Reason.Class(), o.Reason.Admin)
 	}
