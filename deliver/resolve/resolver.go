@@ -52,8 +52,8 @@ type Resolver struct {
 	// MaxStale is how long after its end an answer may still be used if no server gives a new one, whether by silence or by an error
 	// (RFC 8767; its section 5 suggests one to three days at most). Only answers with records are: nobody is told that a name, its
 	// records or its willingness to take mail are missing because they once were. Whoever sends mail by such an answer should take
-	// what follows from it alone, for example that a host in it does not exist, as temporary, which package deliver does; [Answer.Stale] tells. Default: none is
-	// used, since mail can wait in a queue until the DNS works again.
+	// what follows from it alone, for example that a host in it does not exist, as temporary; [Answer.Stale] tells, and package
+	// deliver does so. Default: none is used, since mail can wait in a queue until the DNS works again.
 	MaxStale time.Duration
 
 	// TrustAD says that the servers, and the network between, are trusted to have validated what they mark as authenticated

@@ -24,6 +24,7 @@ type options struct {
 	queueURL, spool            string
 	routes                     string
 	dns                        string
+	dnsStale                   time.Duration
 	smtpPort                   uint16
 	allowLoopback              bool
 	roots                      *x509.CertPool // nil is the system's
@@ -34,6 +35,8 @@ type options struct {
 	maxConnections             int
 	maxDeliveries              int
 	maxPerClient               int
+	hostConcurrency            int
+	checkSender                string
 	idle                       time.Duration
 	console                    string
 	logFile, transcript        string
@@ -42,6 +45,7 @@ type options struct {
 	submission                 bool
 	relayFromText, retry       string
 	delayAfter, lifetime, port string
+	dnsStaleText               string
 	maxSizeText                string
 	given                      map[string]bool // the flags that the command line names
 }
@@ -63,6 +67,8 @@ Taking mail
                          connections are taken, the one that has idled for longest gives way
   -idle D                how long a client may be silent (5m)
   -cert FILE -key FILE   certificate chain and key, PEM: offers STARTTLS, and within TLS REQUIRETLS
+  -check-sender WHAT     refuse mail whose sender nobody could answer, with 550 at MAIL: of a domain with a null MX record
+                         (null-mx), or also of one that does not exist (exists); no asks nothing (null-mx)
   -submission            mail begins here: a Date, Message-ID or From that a message lacks is added (RFC 6409)
 
 Keeping it
@@ -73,10 +79,13 @@ Keeping it
 Sending it
   -routes FILE           routing table; without it all mail goes to the recipient domain's MX hosts
   -dns ADDR              DNS server to ask, instead of the system's
+  -dns-stale D           how long after its end an answer of DNS may still lead to a host while no server gives a new one,
+                         3d at most; mail is never returned for such an answer (0, never)
   -smtp-port N           port of MX hosts (25); others are for labs
   -allow-loopback        MX hosts may have loopback and private addresses; for labs
   -ca FILE               more trusted roots for TLS, PEM
   -max-deliveries N      attempts at once (5000, or as many as the limit of open files allows); 20 at most in one domain
+  -host-concurrency N    attempts at once through one smarthost, at most (50, or half of -max-deliveries)
   -retry D,D,...         waits between tries; the last one repeats (5m,15m,30m,1h,2h,4h)
   -delay-after D         age at which the sender is told of a delay; 0 is never (4h)
   -lifetime D            age at which mail is given up and returned (5d)
@@ -136,6 +145,9 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.queueURL, "queue", "", "")
 	fs.StringVar(&o.routes, "routes", "", "")
 	fs.StringVar(&o.dns, "dns", "", "")
+	fs.StringVar(&o.dnsStaleText, "dns-stale", "0", "")
+	fs.IntVar(&o.hostConcurrency, "host-concurrency", 0, "")
+	fs.StringVar(&o.checkSender, "check-sender", checkNullMX, "")
 	fs.StringVar(&o.port, "smtp-port", "25", "")
 	fs.BoolVar(&o.allowLoopback, "allow-loopback", false, "")
 	fs.StringVar(&o.certFile, "cert", "", "")
@@ -171,7 +183,12 @@ func (o *options) check() error {
 		note("idle", fmt.Errorf("%v is too short: write at least 1s", o.idle))
 	}
 	note("queue", o.checkQueue())
+	if o.given["host-concurrency"] {
+		note("host-concurrency", within(o.hostConcurrency, 1, 1_000_000))
+	}
+	note("check-sender", o.checkCheckSender())
 	note("dns", o.checkDNS())
+	note("dns-stale", o.checkDNSStale())
 	note("smtp-port", o.checkPort())
 	note("retry", o.checkRetry())
 	note("delay-after", o.checkDelayAfter())
@@ -294,6 +311,24 @@ func (o *options) checkDNS() error {
 		}
 	}
 	return nil
+}
+
+// maxDNSStale is the longest of the times that RFC 8767, section 5, speaks of.
+const maxDNSStale = 3 * 24 * time.Hour
+
+func (o *options) checkDNSStale() (err error) {
+	if o.dnsStale, err = parseDuration(o.dnsStaleText); err == nil && o.dnsStale > maxDNSStale {
+		return fmt.Errorf("%s is too long: hosts move, and mail must not follow where they were; write 3d at most", o.dnsStaleText)
+	}
+	return err
+}
+
+func (o *options) checkCheckSender() error {
+	switch o.checkSender {
+	case checkNothing, checkNullMX, checkExists:
+		return nil
+	}
+	return fmt.Errorf("%q is nothing to look at: write null-mx, exists or no", o.checkSender)
 }
 
 func (o *options) checkPort() error {

@@ -19,6 +19,7 @@ func TestHelp(t *testing.T) {
 	for _, flag := range []string{
 		"listen", "spool", "queue", "routes", "hostname", "dns", "smtp-port", "allow-loopback", "relay-from", "retry", "delay-after", "lifetime",
 		"console", "log", "transcript", "ca", "max-size", "max-recipients", "max-connections", "max-per-client", "idle", "cert", "submission",
+		"dns-stale", "host-concurrency", "check-sender",
 	} {
 		assert.Contains(t, string(out), "\n  -"+flag+" ")
 	}
@@ -60,6 +61,10 @@ func TestMistakes(t *testing.T) {
 		"postgres":          {[]string{"-queue", "postgres://localhost/mail"}, 2, []string{"-queue: postgres is not built in yet"}},
 		"queue":             {[]string{"-queue", "redis://localhost"}, 2, []string{"-queue", "disk:DIR"}},
 		"dns":               {[]string{"-dns", "resolver.test"}, 2, []string{"-dns", "IP address"}},
+		"dns-stale":         {[]string{"-dns-stale", "4d"}, 2, []string{"-dns-stale: 4d is too long"}},
+		"dns-stale unread":  {[]string{"-dns-stale", "long"}, 2, []string{`-dns-stale: "long" is no time`}},
+		"host-concurrency":  {[]string{"-host-concurrency", "0"}, 2, []string{"-host-concurrency: 0"}},
+		"check-sender":      {[]string{"-check-sender", "yes"}, 2, []string{`-check-sender: "yes"`, "null-mx, exists or no"}},
 		"smtp-port":         {[]string{"-smtp-port", "70000"}, 2, []string{"-smtp-port"}},
 		"max-size":          {[]string{"-max-size", "5MB"}, 2, []string{"-max-size", "50MiB"}},
 		"lifetime":          {[]string{"-lifetime", "0"}, 2, []string{"-lifetime"}},

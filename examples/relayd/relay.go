@@ -45,6 +45,7 @@ type relay struct {
 	queue     mailQueue
 	routes    *route.Reloader // nil without -routes
 	runner    *queue.Runner
+	resolver  *resolve.Resolver
 	deliverer *deliver.Deliverer
 }
 
@@ -67,6 +68,7 @@ func newRelay(o *options) (r *relay, err error) {
 	if err != nil {
 		return r, err
 	}
+	r.resolver = r.newResolver()
 	r.deliverer = r.newDeliverer(transcript)
 	if o.routes != "" {
 		if r.routes, err = route.NewReloader(o.routes, r.deliverer); err != nil {
@@ -104,14 +106,18 @@ func (r *relay) openLogs() (deliver.Transcript, error) {
 	return deliver.NewTranscript(file), nil
 }
 
+func (r *relay) newResolver() *resolve.Resolver {
+	resolver := &resolve.Resolver{Logger: r.log, MaxStale: r.opts.dnsStale}
+	if r.opts.dns != "" {
+		resolver.Servers = []string{r.opts.dns}
+	}
+	return resolver
+}
+
 func (r *relay) newDeliverer(transcript deliver.Transcript) *deliver.Deliverer {
 	o := r.opts
-	resolver := &resolve.Resolver{Logger: r.log}
-	if o.dns != "" {
-		resolver.Servers = []string{o.dns}
-	}
 	d := &deliver.Deliverer{
-		Hostname: o.hostname, Port: o.smtpPort, AllowPrivate: o.allowLoopback, Resolver: resolver,
+		Hostname: o.hostname, Port: o.smtpPort, AllowPrivate: o.allowLoopback, Resolver: r.resolver,
 		Logger: r.log, Transcript: transcript, Trace: &deliver.Trace{Outcome: r.outcome},
 	}
 	if o.roots != nil {
@@ -162,13 +168,14 @@ func openQueue(o *options, log *slog.Logger) (mailQueue, error) {
 func (r *relay) wire() {
 	r.runner = &queue.Runner{
 		Queue: r.queue, Deliverer: r.deliverer, Hostname: r.opts.hostname, Schedule: r.opts.schedule, Logger: r.log,
-		Concurrency: r.attempts(), Trace: &queue.Trace{Settled: r.metrics.settled},
+		Concurrency: r.attempts(), HostConcurrency: r.opts.hostConcurrency, Trace: &queue.Trace{Settled: r.metrics.settled},
 	}
 	if r.routes != nil {
 		r.runner.Router = r.routes
 		r.routes.Logger = r.log
 	}
-	r.server = newServer(&front{opts: r.opts, policy: r.policy, queue: r.queue, log: r.log, metrics: r.metrics})
+	from := &senders{check: r.deliverer.CheckSender, what: r.opts.checkSender}
+	r.server = newServer(&front{opts: r.opts, policy: r.policy, senders: from, queue: r.queue, log: r.log, metrics: r.metrics})
 	r.metrics.registry.MustRegister(gaugeCollector{r.queue, r.listener.counts, r.routesErr})
 	if r.web != nil {
 		r.console = newConsole(r)
@@ -318,6 +325,7 @@ func (r *relay) stop() error {
 	<-attempts
 	err := r.queue.Close()
 	r.deliverer.Close()
+	r.resolver.Close()
 	if r.console != nil {
 		r.console.Close()
 	}

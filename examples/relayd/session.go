@@ -26,6 +26,7 @@ import (
 type front struct {
 	opts    *options
 	policy  *relaycheck.Policy
+	senders *senders
 	queue   queue.Queue
 	log     *slog.Logger
 	metrics *metrics
@@ -92,6 +93,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 			return s.refuse("address", err, "sender", shown(from))
 		}
 	}
+	if err := s.checkSender(from); err != nil {
+		return s.refuse("sender", err, "sender", shown(from))
+	}
 	env := queue.Envelope{
 		From: from, EnvelopeID: opts.EnvelopeID, Return: dsn.Return(opts.Return), UTF8: opts.UTF8,
 		Binary: opts.Body == smtp.BodyBinaryMIME, RequireTLS: opts.RequireTLS,
@@ -104,6 +108,14 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	})
 	s.conn.transaction(true, from)
 	return nil
+}
+
+// checkSender asks DNS about a sender. For strangers it asks nothing: they are refused at RCPT.
+func (s *session) checkSender(from string) *smtp.SMTPError {
+	if s.stranger || from == "" {
+		return nil
+	}
+	return s.senders.refusal(from)
 }
 
 // newID names a transaction: the time in microseconds, and a number that keeps those of one instant apart.
