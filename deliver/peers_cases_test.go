@@ -291,7 +291,7 @@ func (p *peer) busy(t *testing.T) {
 		var c net.Conn
 		require.Eventually(t, func() bool { // the connections of other cases may count until the server has noticed their end
 			var err error
-			if c, err = net.Dial("tcp", p.addr(t, "busy")); err != nil {
+			if c, err = net.Dial("tcp", p.addr("busy")); err != nil {
 				return false
 			}
 			greeting := make([]byte, 3)

@@ -42,7 +42,7 @@ func startPostfix(t *testing.T) *peer {
 func TestPostfix(t *testing.T) {
 	t.Parallel()
 	p := startPostfix(t)
-	greylist(t, p.addr(t, "policy"))
+	greylist(t, p.addr("policy"))
 	startDovecot(t, p)
 	p.cases(t)
 	p.pipelining(t)

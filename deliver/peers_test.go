@@ -6,7 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -37,7 +37,6 @@ import (
 
 const (
 	peerHost = "mx.store.test" // the name of every peer; it takes mail for store.test
-	peerIP   = "127.0.0.1"
 	peerUser = "sortie"
 	// peerPassword is nobody's.
 	peerPassword = "correct horse"
@@ -76,6 +75,7 @@ func peerRoot(t *testing.T, server, program string) string {
 // A peer is a server that a test has started.
 type peer struct {
 	*lab.Internet
+	IP    string   // of its listeners: one of loopback that is its own
 	Dir   string   // of everything that is the peer's
 	Boxes []string // the mailboxes at store.test that it knows
 	UID   int      // of the user who owns the mail
@@ -101,8 +101,9 @@ func newPeer(t *testing.T) *peer {
 		require.Eventually(t, func() bool { return os.RemoveAll(dir) == nil }, patience, 10*time.Millisecond)
 	})
 	require.NoError(t, os.Chmod(dir, 0o755))
-	p := &peer{Internet: lab.Test(t), Dir: dir, Boxes: boxes, mail: filepath.Join(dir, "mail"), ports: make(map[string]uint16)}
-	require.NoError(t, p.Zone("store.test", "@ MX 10 mx\nmx A "+peerIP))
+	ip := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	p := &peer{Internet: lab.Test(t), IP: ip, Dir: dir, Boxes: boxes, mail: filepath.Join(dir, "mail"), ports: make(map[string]uint16)}
+	require.NoError(t, p.Zone("store.test", "@ MX 10 mx\nmx A "+p.IP))
 	t.Cleanup(func() {
 		for _, name := range p.logs {
 			if text, _ := os.ReadFile(name); t.Failed() {
@@ -113,29 +114,15 @@ func newPeer(t *testing.T) *peer {
 	return p
 }
 
-// Port is the port of a listener of the peer: any, the same for the same name.
-func (p *peer) Port(listener string) (uint16, error) {
+// Port is the port of a listener of the peer, the same one for the same name. Nobody else listens at the peer's address.
+func (p *peer) Port(listener string) uint16 {
+	const first = 10000
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.ports[listener] == 0 {
-		l, err := net.Listen("tcp", peerIP+":0")
-		if err != nil {
-			return 0, err
-		}
-		port := uint16(l.Addr().(*net.TCPAddr).Port)
-		_ = l.Close()
-		if !slices.Contains(slices.Collect(maps.Values(p.ports)), port) {
-			p.ports[listener] = port
-		}
+	if p.ports[listener] == 0 {
+		p.ports[listener] = uint16(first + len(p.ports))
 	}
-	return p.ports[listener], nil
-}
-
-func (p *peer) port(t *testing.T, listener string) uint16 {
-	t.Helper()
-	port, err := p.Port(listener)
-	require.NoError(t, err)
-	return port
+	return p.ports[listener]
 }
 
 // has reports whether the configuration of the peer has a listener.
@@ -149,9 +136,8 @@ func (p *peer) has(listener string) bool {
 func (p *peer) path(name ...string) string { return filepath.Join(append([]string{p.Dir}, name...)...) }
 
 // addr is the address of a listener.
-func (p *peer) addr(t *testing.T, listener string) string {
-	t.Helper()
-	return net.JoinHostPort(peerIP, strconv.Itoa(int(p.port(t, listener))))
+func (p *peer) addr(listener string) string {
+	return net.JoinHostPort(p.IP, strconv.Itoa(int(p.Port(listener))))
 }
 
 // owner makes a user of the system the owner of the peer's mail.
@@ -242,7 +228,7 @@ func (p *peer) run(t *testing.T, cmd *exec.Cmd, listeners ...string) {
 		<-over
 	})
 	for _, name := range listeners {
-		for started := time.Now(); !greets(p.addr(t, name), name == "smtps"); time.Sleep(10 * time.Millisecond) {
+		for started := time.Now(); !greets(p.addr(name), name == "smtps"); time.Sleep(10 * time.Millisecond) {
 			select {
 			case <-over:
 				t.Fatalf("%s ended: %v", cmd.Path, cmd.ProcessState)
@@ -327,7 +313,7 @@ func (p *peer) deliverer(t *testing.T, listener string) (*deliver.Deliverer, *sa
 	t.Helper()
 	transcript := new(said)
 	d := &deliver.Deliverer{
-		Hostname: "mail.example.org", Port: p.port(t, listener), AllowPrivate: true,
+		Hostname: "mail.example.org", Port: p.Port(listener), AllowPrivate: true,
 		Resolver: &resolve.Resolver{Servers: []string{p.DNS()}, Dial: p.Dial}, TLS: p.CA().ClientConfig(),
 		Transcript: transcript,
 	}
@@ -338,7 +324,7 @@ func (p *peer) deliverer(t *testing.T, listener string) (*deliver.Deliverer, *sa
 // by is a route to a listener, as a routing file writes its hops; $HOST is the peer's name and port.
 func (p *peer) by(t *testing.T, listener, hops string) route.Route {
 	t.Helper()
-	return by(t, strings.ReplaceAll(hops, "$HOST", net.JoinHostPort(peerHost, strconv.Itoa(int(p.port(t, listener))))))
+	return by(t, strings.ReplaceAll(hops, "$HOST", net.JoinHostPort(peerHost, strconv.Itoa(int(p.Port(listener))))))
 }
 
 // arrived waits until a mailbox has n messages, takes them out, and gives them without what the peer wrote on top; lines end
