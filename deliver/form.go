@@ -129,10 +129,12 @@ const atOnce = 16 << 10
 // chunked chooses how to send a message to a host that takes chunks. Together with the envelope a small one takes one round
 // trip instead of two, but two things must be sure. The host gives one reply to each command: with DATA its 354 shows that,
 // and where nothing shows it a yes to a recipient could be taken for one to the message. And the connection is alive: one
-// on which all was sent and nothing came back is a try that failed, since the host may have the message.
+// on which all was sent and nothing came back is a try that failed, since the host may have the message. Nor is it for
+// several recipients in LMTP, where the number of replies to the message is known only from those to the envelope.
 func (t *transaction) chunked(known *survey, f *form) manner {
+	several := t.s.key.protocol == route.LMTP && len(t.waiting) > 1
 	switch {
-	case f.pipelining && t.m.Size <= atOnce && t.s.inStep && (!t.s.reused || t.s.warm) && !t.s.speaks():
+	case f.pipelining && t.m.Size <= atOnce && t.s.inStep && !several && (!t.s.reused || t.s.warm) && !t.s.speaks():
 		return byChunk
 	case f.binary || known.long || t.m.Size > blockSize:
 		return byChunks

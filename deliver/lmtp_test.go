@@ -67,6 +67,27 @@ func TestLMTPThatBreaksBetweenReplies(t *testing.T) {
 	}
 }
 
+// Each recipient has a reply of its own also where the message comes in chunks, on a connection that is known to keep step.
+//
+// std: C18
+func TestLMTPInChunks(t *testing.T) {
+	bothWays(t, func(t *testing.T, w *world) {
+		require.NoError(t, w.Zone("store.test", "@ A 192.0.2.60"))
+		store := w.Server("store.test:24", lab.Refuse(lab.AtDot, "452 4.2.2 full", "full@*"),
+			lab.Offer{LMTP: true, Capabilities: []string{"PIPELINING", "CHUNKING", "8BITMIME"}})
+		for range 3 {
+			outcomes := w.all(t, by(t, "lmtp://store.test:24"), letter("a@aol.test", "full@aol.test", "b@aol.test"))
+			require.Equal(t, deliver.Delivered, outcomes[0].Result, "%v", outcomes[0])
+			require.Equal(t, "452 4.2.2 full", outcomes[1].Reply.Wire(), "%v", outcomes[1])
+			require.Equal(t, deliver.Delivered, outcomes[2].Result, "%v", outcomes[2])
+			require.Equal(t, deliver.Delivered, w.all(t, by(t, "lmtp://store.test:24"), letter("c@aol.test"))[0].Result)
+		}
+		require.Contains(t, store.Transcript(), "C: BDAT", "a message for one goes with its envelope")
+		require.Equal(t, 1, opened(store))
+		require.Len(t, store.Mailbox(), 6)
+	})
+}
+
 // std: C18
 func TestLMTPKnowsNoHELO(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
