@@ -18,8 +18,7 @@ func addressable(pending []*Outcome) (fit []*Outcome) {
 	}
 	for _, o := range pending {
 		if !isAddress(o.Recipient) {
-			e := &addressError{address: o.Recipient}
-			o.fail(permErr(StageRoute, e.status("5.1.3"), "%w", e))
+			o.fail((&addressError{address: o.Recipient}).failure(StageRoute, "5.1.3"))
 			continue
 		}
 		fit = append(fit, o)
@@ -40,11 +39,15 @@ func (e *addressError) Error() string {
 	return fmt.Sprintf("%q is no address", e.address)
 }
 
-func (e *addressError) status(syntax dsn.Status) dsn.Status {
-	if e.needs {
-		return "5.6.7" // RFC 6531, section 3.5
+// failure is what an address comes to that is no address (a syntax status), or one that this host cannot be told: another
+// may offer SMTPUTF8.
+func (e *addressError) failure(stage Stage, syntax dsn.Status) *Error {
+	if !e.needs {
+		return permErr(stage, syntax, "%w", e)
 	}
-	return syntax
+	lack := lackErr("5.6.7", "%w", e) // RFC 6531, section 3.5
+	lack.Stage = stage
+	return lack
 }
 
 // wireAddress writes an address for a command. Without SMTPUTF8 the domain becomes an A-label, and the local part must be

@@ -47,7 +47,7 @@ func (t *transaction) prepare() *Error {
 	}
 	from, err := wireAddress(t.m.From, t.form.utf8)
 	if err != nil && t.m.From != "" {
-		return permErr(StageMail, err.status("5.1.7"), "reverse-path: %w", err)
+		return err.failure(StageMail, "5.1.7")
 	}
 	t.form.mail = t.mailCommand(from, known)
 	t.waiting = t.addressable()
@@ -66,7 +66,7 @@ func (t *transaction) addressable() []*Outcome {
 	return slices.DeleteFunc(slices.Clone(t.waiting), func(o *Outcome) bool {
 		_, err := wireAddress(o.Recipient, t.form.utf8)
 		if err != nil {
-			o.fail(t.s.at(permErr(StageRcpt, err.status("5.1.3"), "%w", err)))
+			o.fail(t.s.at(err.failure(StageRcpt, "5.1.3")))
 		}
 		return err != nil
 	})

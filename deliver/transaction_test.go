@@ -514,6 +514,34 @@ func TestOneRecipientInUTF8AmongOthers(t *testing.T) {
 	})
 }
 
+// A host that takes no such address is passed over for one that does.
+//
+// std: C10
+func TestAnotherHostMayTakeUTF8(t *testing.T) {
+	for name, m := range map[string]*deliver.Message{
+		"recipient": letter("jörg@aol.test"), "sender": letter("you@aol.test"), "header": letterOf("From: <jörg@example.org>\r\n\r\nx\r\n", "you@aol.test"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, func(t *testing.T, w *world) {
+				if m.UTF8 = true; name == "sender" {
+					m.From = "jörg@example.org"
+				}
+				require.NoError(t, w.Zone("aol.test", twoHosts))
+				mx := w.Server("mx.aol.test", lab.Offer{Capabilities: []string{"8BITMIME"}})
+				second := w.Server("second.aol.test", lab.Offer{Capabilities: []string{"8BITMIME", "SMTPUTF8"}})
+				o := w.all(t, direct, m)[0]
+				require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+				require.Equal(t, "second.aol.test", o.Host)
+				require.NotContains(t, mx.Transcript(), "MAIL")
+				second.Behave(lab.Offer{Capabilities: []string{"8BITMIME"}})
+				require.NoError(t, w.d.Close())
+				o = w.all(t, direct, m)[0]
+				require.Equal(t, "permfail 5.6.7", o.Result.String()+" "+o.Status.String(), "no host takes it: %v", o)
+			})
+		})
+	}
+}
+
 // std: C13
 func TestRequestsForReportsArePassedOn(t *testing.T) {
 	const taken = deliver.Delivered
