@@ -74,22 +74,7 @@ func (t *Timing) of(stage Stage) *time.Duration {
 // String names the stages and how long each took: "connect 21ms, greeting 120ms, dot 2.3s". It is "" where none did.
 func (t Timing) String() string {
 	var b strings.Builder
-	for _, stage := range []struct {
-		name string
-		took time.Duration
-	}{
-		{"lookup", t.Lookup},
-		{"connect", t.Connect},
-		{"greeting", t.Greeting},
-		{"ehlo", t.EHLO},
-		{"tls", t.TLS},
-		{"auth", t.Auth},
-		{"mail", t.Mail},
-		{"rcpt", t.Rcpt},
-		{"data", t.Data},
-		{"body", t.Body},
-		{"dot", t.Dot},
-	} {
+	for _, stage := range t.stages() {
 		if took := stage.took.Round(time.Millisecond); took > 0 {
 			if b.Len() > 0 {
 				b.WriteString(", ")
