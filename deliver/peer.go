@@ -20,6 +20,7 @@ type peer struct {
 	most   int  // recipients that the host takes in a transaction; 0 is not known
 	reused bool // it was idle before, and has not answered since
 	warm   bool // only for a moment: it can hardly have died
+	worn   bool // it takes no more messages
 	broken bool // nothing more can be said
 	open   bool // a transaction was begun and not ended: RSET must come before the next
 }

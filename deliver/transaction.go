@@ -50,7 +50,7 @@ func (t *transaction) perform() *Error {
 	}
 	t.s.inStep = e == nil && x.out && !t.s.speaks()
 	if e = x.lost(e); e != nil {
-		e.stale = t.s.reused && !e.PossiblyDelivered && t.s.ctx.Err() == nil // it died while it was idle, which is nobody's failure
+		e.stale = (t.s.reused || t.s.worn) && !e.PossiblyDelivered && t.s.ctx.Err() == nil // it died while it was idle, which is nobody's failure
 	}
 	t.later, t.waiting = x.later, x.undecided()
 	return e

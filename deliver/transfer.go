@@ -254,11 +254,15 @@ func (t *transfer) hearReset(reply dsn.Reply) {
 
 func (t *transfer) hearMail(reply dsn.Reply) {
 	t.peer.reused = false
-	if reply.Code >= 400 {
+	switch {
+	case reply.Code < 400:
+		t.peer.open = true
+	case t.peer.served > 1 && reply.Code == 452: // it has had enough messages: that is no word about this one
+		t.peer.worn = true
+		t.refused = hostErr(StageMail, reply)
+	default:
 		t.refused = t.judge.refusal(StageMail, reply)
-		return
 	}
-	t.peer.open = true
 }
 
 func (t *transfer) hearRcpt(reply dsn.Reply, o *Outcome) {
@@ -270,7 +274,11 @@ func (t *transfer) hearRcpt(reply dsn.Reply, o *Outcome) {
 		t.later = append(t.later, o)
 		t.peer.most = len(t.taken)
 	default:
-		o.fail(t.peer.at(t.judge.refusal(StageRcpt, reply)))
+		e := t.judge.refusal(StageRcpt, reply)
+		if isTooMany(reply) { // which is never for good
+			e.soften()
+		}
+		o.fail(t.peer.at(e))
 		t.denied = append(t.denied, o)
 	}
 }
