@@ -292,6 +292,7 @@ func (d *draft) statusPart() part {
 	w.text("Original-Envelope-Id", clip(neutral(d.EnvelopeID), maxToken))
 	w.token("Reporting-MTA", "dns; "+d.host)
 	w.date("Arrival-Date", d.Arrival)
+	w.date("Deliver-By-Date", d.DeliverBy) // RFC 2852, which adds it to RFC 3464's fields
 	most := min(maxDiagnostic, max(minDiagnostic, maxDiagnostics/len(d.Recipients)))
 	for i := range d.Recipients {
 		w.end()

@@ -226,7 +226,7 @@ func TestStatusPart(t *testing.T) {
 	r := report(openRelay("you@aol.com"), dsn.Recipient{
 		Original: rfc822("late@x.example"), Final: rfc822("late@y.example"), Action: dsn.Delayed, Status: "4.4.1", RetryUntil: gaveUp, Detail: "timeout",
 	}, dsn.Recipient{Final: rfc822("done@y.example"), Action: dsn.Delivered, RetryUntil: gaveUp})
-	r.EnvelopeID = "QQ314159"
+	r.EnvelopeID, r.DeliverBy = "QQ314159", warned
 	parts := partsOf(t, build(t, r))
 	assert.Equal(t, "message/delivery-status", parts[1].mediaType)
 	assert.Empty(t, parts[1].encoding, "7bit (RFC 3464, section 2.1)")
@@ -234,6 +234,7 @@ func TestStatusPart(t *testing.T) {
 		"Original-Envelope-Id: QQ314159",
 		"Reporting-MTA: dns; mail.example.org",
 		"Arrival-Date: Tue, 24 Nov 2026 21:31:00 +0000",
+		"Deliver-By-Date: " + warned.UTC().Format(time.RFC1123Z),
 		"",
 		"Final-Recipient: rfc822;you@aol.com",
 		"Action: failed",

@@ -28,7 +28,7 @@ func (r *Report) readStatus(status []byte) {
 	r.addRecipient(&to)
 }
 
-// readStatusField reads a field about the message (RFC 3464, section 2.2).
+// readStatusField reads a field about the message (RFC 3464, section 2.2; RFC 2852).
 func (r *Report) readStatusField(name, value string) {
 	switch name {
 	case "reporting-mta":
@@ -37,6 +37,8 @@ func (r *Report) readStatusField(name, value string) {
 		r.EnvelopeID = strings.TrimSpace(decodeWords(unfold(value)))
 	case "arrival-date":
 		r.Arrival = parseTime(value)
+	case "deliver-by-date":
+		r.DeliverBy = parseTime(value)
 	}
 }
 

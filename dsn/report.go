@@ -8,6 +8,7 @@ type Report struct {
 	ReportingMTA string    // name of the host that reports; never ""
 	EnvelopeID   string    // ENVID of the original, decoded; "" when it had none
 	Arrival      time.Time // when the original was accepted
+	DeliverBy    time.Time // by when its sender wants it delivered (RFC 2852); the zero time is no wish
 	Recipients   []Recipient
 
 	// The letter around it.

@@ -89,6 +89,7 @@ func genReport() *rapid.Generator[*dsn.Report] {
 			ReportingMTA: genHost().Draw(t, "host"),
 			EnvelopeID:   genGraphic(100).Draw(t, "envid"),
 			Arrival:      genTime().Draw(t, "arrival"),
+			DeliverBy:    genTime().Draw(t, "deliverBy"),
 			Recipients:   rapid.SliceOfN(genRecipient(), 1, 5).Draw(t, "recipients"),
 			From:         "Mail Delivery System <MAILER-DAEMON@mail.example.org>",
 			To:           rapid.SampledFrom([]string{"me@example.org", `"a b\"c"@example.org`, "a+b=c@[192.0.2.1]"}).Draw(t, "to"),

@@ -59,6 +59,7 @@ func TestWhatIsOverdueComesBack(t *testing.T) {
 				reports := w.reports(w.home)
 				require.Len(t, reports, 1)
 				assert.WithinDuration(t, w.start.Add(90*time.Minute), w.home.Mailbox()[0].Received, time.Second)
+				assert.WithinDuration(t, w.start.Add(90*time.Minute), reports[0].DeliverBy, time.Second)
 				r := reports[0].Recipients[0]
 				assert.Equal(t, dsn.Failed, r.Action)
 				assert.Equal(t, dsn.Status("5.4.7"), r.Status)
@@ -112,6 +113,7 @@ func TestLateByTheSendersTime(t *testing.T) {
 		w.sleep(24 * time.Hour)
 		reports := w.reports(w.home)
 		require.Len(t, reports, 1, "the Schedule's own warning would be a second one")
+		assert.WithinDuration(t, w.start.Add(90*time.Minute), reports[0].DeliverBy, time.Second)
 		r := reports[0].Recipients[0]
 		assert.Equal(t, dsn.Delayed, r.Action)
 		assert.Equal(t, dsn.Status("4.4.7"), r.Status)

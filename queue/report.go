@@ -171,7 +171,7 @@ func finalAddress(address string) dsn.Address {
 func (a *attempt) write(recipients []dsn.Recipient, now time.Time) (Submission, error) {
 	env := &a.lease.Envelope
 	report := &dsn.Report{
-		ReportingMTA: a.r.Hostname, EnvelopeID: env.EnvelopeID, Arrival: a.lease.Accepted, Recipients: recipients,
+		ReportingMTA: a.r.Hostname, EnvelopeID: env.EnvelopeID, Arrival: a.lease.Accepted, DeliverBy: env.DeliverBy.Time, Recipients: recipients,
 		To: env.From, Date: now, UTF8: !isASCII(env.From), // an ASCII address may be at a host without SMTPUTF8
 	}
 	report.Original, report.HeadersOnly = a.original(slices.ContainsFunc(recipients, func(r dsn.Recipient) bool { return r.Action == dsn.Failed }))
