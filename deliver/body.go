@@ -16,6 +16,7 @@ import (
 // is, one block and one chunk of it are in memory.
 type sender struct {
 	s       *session
+	judge   judge
 	wait    *Timeouts
 	all     []byte        // the message where it is small and in memory, and otherwise
 	body    io.ReadCloser // where it comes from
@@ -61,7 +62,7 @@ func (e *readError) Error() string { return e.err.Error() }
 
 // sender opens the message in the form that the session wants.
 func (t *transaction) sender() (*sender, *Error) {
-	b := &sender{s: t.s, wait: &t.d.set.timeouts, binary: t.form.binary}
+	b := &sender{s: t.s, judge: t, wait: &t.d.set.timeouts, binary: t.form.binary}
 	if t.m.whole && t.m.known.meets(t.form.need) {
 		b.all = t.m.text
 	} else {
@@ -134,7 +135,7 @@ func (b *sender) message() *Error {
 func (b *sender) early() *Error {
 	if reply := b.lastWords(); reply.Code >= 400 {
 		b.s.broken = true
-		return replyErr(StageDot, reply)
+		return b.judge.refusal(StageDot, reply)
 	}
 	return b.s.lost(StageDot, fmt.Errorf("%w: it answered a message that it had not got", errProtocol))
 }
@@ -224,11 +225,13 @@ func (b *sender) failed(err error) *Error {
 		return localErr(StageDot, local.err)
 	}
 	lost := b.s.lost(StageDot, err)
-	if reply := b.lastWords(); reply.Code >= 400 {
-		return replyErr(StageDot, reply)
+	if b.s.together { // what the host says is about its envelope
+		return b.s.unsent(lost)
 	}
-	lost.unsent = true
-	return lost
+	if reply := b.lastWords(); reply.Code >= 400 {
+		return b.judge.refusal(StageDot, reply)
+	}
+	return b.s.unsent(lost)
 }
 
 // lastWords is what a host said while it was sent the message, and stopped reading or hung up; zero where it said nothing

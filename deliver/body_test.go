@@ -1,9 +1,12 @@
 package deliver_test
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -263,6 +266,51 @@ func TestWordsInTheMiddleOfTheBody(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where the message goes with its envelope, what a host has said before it stopped reading is about the envelope: one
+// recipient's refusal is not that of another.
+func TestLastWordsAboutAnEnvelope(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		w.d.Limits.Recipients = 2
+		w.d.Dial = func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			go func() {
+				defer far.Close()
+				h := &host{t: t, r: bufio.NewReader(far), w: far}
+				h.say("220 mx")
+				h.hear()
+				h.say("250-mx\n250-PIPELINING\n250 CHUNKING")
+				for h.hear() != "DATA" { // so that the session is known to keep step
+				}
+				h.say("250 ok\n250 ok\n250 ok\n354 go")
+				for h.hear() != "." {
+				}
+				h.say("250 taken")
+				for range 3 {
+					h.hear()
+				}
+				h.say("250 ok\n550 5.1.1 no such user\n250 ok")
+			}()
+			return near, nil
+		}
+		text := hello + strings.Repeat("fifteen octets\r\n", (16<<10)/16-2) // with its envelope it is more than is written at once
+		outcomes := w.all(t, direct, letterOf(text, "a@aol.test", "b@aol.test", "gone@aol.test", "d@aol.test"))
+		require.Equal(t, deliver.Delivered, outcomes[0].Result, "%v", outcomes[0])
+		require.Equal(t, deliver.Delivered, outcomes[1].Result)
+		require.Contains(t, w.said.String(), "BDAT")
+		require.Equal(t, deliver.TempFail, outcomes[3].Result, "the refusal was of another: %v", outcomes[3])
+		require.False(t, outcomes[3].PossiblyDelivered)
+	})
+}
+
+// A host that says in the middle that something else should have been said before says nothing of the message.
+func TestWordsInTheMiddleThatAreNotAboutTheMessage(t *testing.T) {
+	inMemory(t, func(t *testing.T, w *world) {
+		w.Server("mx.aol.test", lab.Script(upToBody+"C: Subject: *\nS: 503 5.5.1 Bad sequence of commands\nS-CLOSE"))
+		o := w.all(t, direct, letterOf(strings.Repeat(megabytes, 8), "you@aol.test"))[0]
+		require.Equal(t, deliver.TempFail, o.Result, "%v", o)
+	})
 }
 
 // A host that says no and stops reading, but stays, is understood too.
