@@ -242,11 +242,8 @@ func (h *approach) refused(e *Error, p place) {
 // serve runs transactions for recipients on a session, and returns those that it did not come to: because the session has
 // served enough, or because it was found dead. Any other error has decided them all.
 func (a *attempt) serve(s *session, rest []*Outcome) ([]*Outcome, *Error) {
-	for len(rest) > 0 && s.served < a.d.set.limits.Messages {
-		n := min(len(rest), a.d.set.limits.Recipients)
-		if s.most > 0 {
-			n = min(n, s.most)
-		}
+	for len(rest) > 0 && !a.d.enough(s) {
+		n := s.room(rest, a.d.set.limits.Recipients)
 		t := &transaction{d: a.d, s: s, hop: a.hop, m: a.m, waiting: rest[:n:n]}
 		e := t.run()
 		if e != nil && e.stale {
@@ -261,6 +258,35 @@ func (a *attempt) serve(s *session, rest []*Outcome) ([]*Outcome, *Error) {
 		}
 	}
 	return rest, nil
+}
+
+// enough reports whether a session has served as many messages as it may.
+func (d *Deliverer) enough(s *session) bool {
+	return s.worn || s.served >= atMost(d.set.limits.Messages, s.caps.maxMails)
+}
+
+// room is how many of the recipients go in one transaction: at most limit, and no more than the host takes, as far as it has
+// told (RFC 9422, section 4) or shown.
+func (s *session) room(rest []*Outcome, limit int) int {
+	n := atMost(atMost(min(len(rest), limit), s.most), s.caps.maxRcpt)
+	if s.caps.maxDomains == 0 {
+		return n
+	}
+	domains := map[string]bool{}
+	for i, o := range rest[:n] {
+		if domains[asciiDomain(domainOf(o.Recipient))] = true; len(domains) > s.caps.maxDomains {
+			return i
+		}
+	}
+	return n
+}
+
+// atMost bounds n, where there is a limit.
+func atMost(n, limit int) int {
+	if limit > 0 {
+		return min(n, limit)
+	}
+	return n
 }
 
 func failAll(list []*Outcome, e *Error) {

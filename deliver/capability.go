@@ -11,11 +11,14 @@ import (
 type capabilities struct {
 	pipelining, eightBit, utf8, dsn, startTLS, size, chunking, binary, requireTLS, priority, deliverBy bool
 
-	maxSize  int64 // 0 is not said
-	minBy    int64 // seconds (RFC 2852, section 3); 0 is not said
-	maxRcpt  int   // in a transaction (RFC 9422); 0 is not said
-	maxMails int   // transactions on a connection; 0 is not said
-	auth     []string
+	maxSize int64 // 0 is not said
+	minBy   int64 // seconds (RFC 2852, section 3); 0 is not said
+	auth    []string
+
+	// What RFC 9422 limits; 0 is not said.
+	maxMails   int // transactions on a connection
+	maxRcpt    int // recipients in a transaction
+	maxDomains int // their domains
 }
 
 func parseCapabilities(ehlo dsn.Reply) (c capabilities) {
@@ -87,6 +90,8 @@ func (c *capabilities) limits(params []string) {
 		switch name {
 		case "RCPTMAX":
 			c.maxRcpt = n
+		case "RCPTDOMAINMAX":
+			c.maxDomains = n
 		case "MAILMAX":
 			c.maxMails = n
 		}

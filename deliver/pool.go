@@ -148,7 +148,7 @@ func (p *pool) close() {
 
 // release puts a session into the pool, or ends it.
 func (d *Deliverer) release(s *session) {
-	used := s.worn || s.served >= d.set.limits.Messages || time.Since(s.born) >= d.set.limits.Age
+	used := d.enough(s) || time.Since(s.born) >= d.set.limits.Age
 	if s.broken || used || !s.detach() {
 		d.dismiss(s)
 		return

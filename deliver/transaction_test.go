@@ -315,6 +315,43 @@ func TestSoManyRecipientsInATransaction(t *testing.T) {
 	})
 }
 
+// What a host says of its limits is kept to, and never met.
+//
+// std: C6
+func TestLimitsThatAHostTells(t *testing.T) {
+	for name, tt := range map[string]struct {
+		limits string
+		sizes  []int // of the transactions
+		opened int
+	}{
+		"recipients":             {"RCPTMAX=2", []int{2, 2, 1, 1}, 1},
+		"messages":               {"MAILMAX=1", []int{5, 1}, 2},
+		"both":                   {"MAILMAX=2 RCPTMAX=2", []int{2, 2, 1, 1}, 2},
+		"domains":                {"RCPTDOMAINMAX=1", []int{2, 1, 2, 1}, 1},
+		"all":                    {"MAILMAX=3 RCPTMAX=4 RCPTDOMAINMAX=2", []int{3, 2, 1}, 1},
+		"more than we would use": {"MAILMAX=1000 RCPTMAX=1000 RCPTDOMAINMAX=1000", []int{5, 1}, 1},
+		"none that make sense":   {"RCPTMAX=x RCPTDOMAINMAX=-1 MAILMAX RCPTMAX= =", []int{5, 1}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, w *world) {
+				mx := w.Server("mx.aol.test", lab.Offer{Capabilities: []string{"PIPELINING", "LIMITS " + tt.limits}})
+				to := letter("a@one.test", "b@ONE.test", "a@two.test", "a@three.test", "b@three.test")
+				for _, o := range append(w.all(t, by(t, "smtp://mx.aol.test"), to), w.one(t, direct)) {
+					require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+					require.Empty(t, o.Tried)
+				}
+				var sizes []int
+				for _, m := range mx.Mailbox() {
+					sizes = append(sizes, len(m.To))
+				}
+				require.Equal(t, tt.sizes, sizes)
+				require.Equal(t, tt.opened, opened(mx))
+				require.NotContains(t, mx.Transcript(), "S: 4", "no limit is met")
+			})
+		})
+	}
+}
+
 // When the session is lost between two transactions, those of the first have their answer, and the others go to the next
 // host.
 func TestALossBetweenTransactions(t *testing.T) {
