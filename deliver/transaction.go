@@ -48,7 +48,7 @@ func (t *transaction) perform() *Error {
 	if e = t.s.play(&x, &t.d.set.timeouts, body); e == nil {
 		e = x.err
 	}
-	t.s.inStep = e == nil && x.out && !t.s.speaks()
+	t.s.inStep = e == nil && x.out && t.s.caps.chunking && !t.s.speaks()
 	if e = x.lost(e); e != nil {
 		e.stale = (t.s.reused || t.s.worn) && !e.PossiblyDelivered && t.s.ctx.Err() == nil // it died while it was idle, which is nobody's failure
 	}

@@ -22,11 +22,13 @@ const (
 )
 
 // A client waits senderTime at most for what is a courtesy to it. A domain whose DNS is in trouble is not asked about again before
-// senderRest has passed, so that a door behind a broken resolver is not a slow one.
+// senderRest has passed, and none is before silenceRest has where DNS did not answer in time: a door behind a broken resolver is
+// not a slow one.
 const (
-	senderTime = 2 * time.Second
-	senderRest = 10 * time.Second
-	maxResting = 10_000 // domains
+	senderTime  = 250 * time.Millisecond
+	senderRest  = 10 * time.Second
+	silenceRest = time.Minute
+	maxResting  = 10_000 // domains
 )
 
 // senders judges reverse-paths.
@@ -36,6 +38,7 @@ type senders struct {
 
 	mu      sync.Mutex
 	resting map[string]time.Time // domains that are asked about again then; guarded by mu
+	silent  time.Time            // nothing is asked before; guarded by mu
 }
 
 // refusal is why mail of a sender is not taken; nil where it is. Trouble with DNS never refuses.
@@ -50,7 +53,7 @@ func (s *senders) refusal(from string) *smtp.SMTPError {
 	switch err := s.check(ctx, from); {
 	case !errors.As(err, &why):
 	case why.Temporary:
-		s.rest(domain)
+		s.rest(domain, ctx.Err() != nil)
 	case why.Status == "5.7.27" || s.what == checkExists:
 		return reply(550, why.Status, "<%s>: %v", shown(from), why.Err)
 	}
@@ -60,12 +63,18 @@ func (s *senders) refusal(from string) *smtp.SMTPError {
 func (s *senders) rests(domain string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Now().Before(s.resting[domain])
+	now := time.Now()
+	return now.Before(s.silent) || now.Before(s.resting[domain])
 }
 
-func (s *senders) rest(domain string) {
+// rest lets a domain rest, or where DNS was silent all of them.
+func (s *senders) rest(domain string, silent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if silent {
+		s.silent = time.Now().Add(silenceRest)
+		return
+	}
 	if s.resting == nil || len(s.resting) >= maxResting {
 		s.resting = map[string]time.Time{}
 	}
