@@ -47,7 +47,7 @@ func TestMessagesOnTheWire(t *testing.T) {
 		"many dots and blocks":     {strings.Repeat(".\r\n", 50_000), strings.Repeat("..\r\n", 50_000) + ".\r\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, reader := range []func(io.Reader) io.Reader{
+			for i, reader := range []func(io.Reader) io.Reader{
 				func(r io.Reader) io.Reader { return r }, iotest.OneByteReader, iotest.DataErrReader, iotest.HalfReader,
 			} {
 				if len(tt.text) > 60_000 {
@@ -56,7 +56,8 @@ func TestMessagesOnTheWire(t *testing.T) {
 				inMemory(t, func(t *testing.T, w *world) {
 					writes := w.writes()
 					w.Server("mx.aol.test")
-					m := letter("you@aol.test")
+					m := letterOf(tt.text, "you@aol.test")
+					m.Size *= int64(i % 2) // 0 is not known
 					m.Open = func() (io.ReadCloser, error) { return io.NopCloser(reader(strings.NewReader(tt.text))), nil }
 					require.Equal(t, deliver.Delivered, w.all(t, direct, m)[0].Result)
 					require.Equal(t, tt.wire, strings.Join(writes()[2:], ""))
@@ -81,7 +82,8 @@ func FuzzMessage(f *testing.F) {
 	to := route.Route{Hops: []route.Hop{{Kind: route.Smarthost, Host: "192.0.2.10"}}}
 	f.Fuzz(func(t *testing.T, text string, size int) {
 		mx.Forget()
-		m := letter("you@aol.test")
+		m := letterOf(text, "you@aol.test")
+		m.Size *= int64(size & 1) // 0 is not known
 		m.Open = func() (io.ReadCloser, error) {
 			return io.NopCloser(&inPieces{strings.NewReader(text), max(1, size%100)}), nil
 		}
@@ -117,7 +119,7 @@ func normal(text string) string {
 // A body is not in memory: a gigabyte goes through in blocks, and the blocks are small.
 func TestBodiesAreStreamed(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
-		w.Server("mx.aol.test", lab.Offer{Capabilities: []string{"SIZE 1000"}}) // counts, and keeps nothing
+		w.Server("mx.aol.test", lab.SizeLimit(1000), lab.Offer{Capabilities: []string{}}) // counts, and keeps nothing
 		line := []byte(strings.Repeat("x", 998) + "\r\n")
 		const lines = 64 << 10
 		var largest atomic.Int64
@@ -194,7 +196,7 @@ func TestAMessageThatCannotBeRead(t *testing.T) {
 				mx, second := w.Server("mx.aol.test", tt.offer), w.Server("second.aol.test")
 				open, next := 0, tt.first
 				m := letter("you@aol.test", "two@aol.test")
-				m.Size = 1 << 20 // small ones are in memory once they were looked into
+				m.Size = 0 // small ones are in memory once they were looked into
 				m.Open = func() (io.ReadCloser, error) {
 					r, err := next()
 					next = tt.then
@@ -222,6 +224,65 @@ func TestAMessageThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// A message that has lost something, or has something more than before, is not sent for the one that it was.
+//
+// std: C11
+func TestAMessageThatChanges(t *testing.T) {
+	whole := hello + strings.Repeat("A line.\r\n", 20_000)
+	for name, tt := range map[string]struct {
+		size        int64
+		first, then string // when it is looked into, and when it is sent
+		offer       []string
+		words       string
+	}{
+		"cut short on the disk":   {int64(len(whole)), whole[:100_000], whole[:100_000], nil, "it has 100000 octets, and should have 180026"},
+		"a small one, cut short":  {int64(len(hello)), hello[:20], hello[:20], nil, "it has 20 octets, and should have 26"},
+		"nothing is left":         {int64(len(hello)), "", "", nil, "it has 0 octets, and should have 26"},
+		"cut short meanwhile":     {int64(len(whole)), whole, whole[:100_000], nil, "not as long as it was"},
+		"nothing left meanwhile":  {int64(len(whole)), whole, "", nil, "not as long as it was"},
+		"of a size not known":     {0, whole, whole[:len(whole)-1], nil, "not as long as it was"},
+		"grown meanwhile":         {int64(len(whole)), whole, whole + "x", nil, "not as long as it was"},
+		"in chunks":               {int64(len(whole)), whole, whole[:100_000], []string{"CHUNKING", "PIPELINING"}, "not as long as it was"},
+		"while it is converted":   {int64(len(whole)) + 2, whole + "ä", whole, []string{}, "not as long as it was"},
+		"larger than it is said":  {10, whole, whole, nil, ""},
+		"small, and larger so":    {10, hello, hello, nil, ""},
+		"exactly what is said":    {int64(len(whole)), whole, whole, nil, ""},
+		"exactly what is read":    {32 << 10, strings.Repeat("x\r\n\r\n\r\n\r\n.", 1<<15)[:32<<10], strings.Repeat("x\r\n\r\n\r\n\r\n.", 1<<15)[:32<<10], nil, ""},
+		"exactly one chunk":       {64 << 10, strings.Repeat("seven..\n", 8<<10), strings.Repeat("seven..\n", 8<<10), []string{"CHUNKING"}, ""},
+		"exactly two chunks":      {128 << 10, strings.Repeat("six...\r\n", 16<<10), strings.Repeat("six...\r\n", 16<<10), []string{"CHUNKING"}, ""},
+		"nothing, and so is said": {0, "", "", []string{"CHUNKING", "PIPELINING"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, func(t *testing.T, w *world) {
+				require.NoError(t, w.Zone("aol.test", twoHosts))
+				mx, second := w.Server("mx.aol.test", lab.Offer{Capabilities: tt.offer}), w.Server("second.aol.test")
+				text := tt.first
+				m := letter("you@aol.test")
+				m.Size = tt.size
+				m.Open = func() (io.ReadCloser, error) {
+					r := io.NopCloser(strings.NewReader(text))
+					if text = tt.then; strings.Contains(tt.first, "ä") && strings.Contains(name, "converted") {
+						tt.first, text = "", tt.first // once more, to see what to convert
+					}
+					return r, nil
+				}
+				o := w.all(t, direct, m)[0]
+				require.NoError(t, w.d.Close())
+				require.NoError(t, mx.Wait(t.Context(), func() bool { _, open := mx.Connections(); return open == 0 }))
+				require.Empty(t, second.Transcript())
+				if tt.words == "" {
+					require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+					require.Equal(t, normal(tt.then), string(mx.Mailbox()[0].Body))
+					return
+				}
+				require.Equal(t, "tempfail 4.3.0", o.Result.String()+" "+o.Status.String(), "%v", o)
+				require.Contains(t, o.Detail, tt.words)
+				require.Empty(t, mx.Mailbox())
+			})
+		})
+	}
+}
+
 // idle gives nothing, for ever.
 type idle struct{}
 
@@ -234,7 +295,7 @@ func TestEveryTransactionOpensTheMessage(t *testing.T) {
 		mx := w.Server("mx.aol.test", lab.Refuse(lab.AtRcpt, "550 5.1.1 who?", "b@*"))
 		opens, open := 0, 0
 		m := letter("a@aol.test", "b@aol.test", "c@aol.test")
-		m.Size = 1 << 20
+		m.Size = 0
 		m.Open = func() (io.ReadCloser, error) {
 			opens++
 			open++

@@ -402,7 +402,7 @@ func TestOctetsAfterConversion(t *testing.T) {
 		s := surveyed(t, string(text))
 		out, e := converted(t, string(text), seven)
 		require.Nil(t, e)
-		assert.InEpsilon(t, len(out), s.octets(int64(len(text)), seven), 0.2)
-		assert.Equal(t, int64(len(text)), s.octets(int64(len(text)), need{}))
+		assert.InEpsilon(t, len(out), s.octets(seven), 0.2)
+		assert.Equal(t, int64(len(text)), s.octets(need{}))
 	}
 }

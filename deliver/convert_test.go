@@ -95,6 +95,7 @@ func TestSurvey(t *testing.T) {
 			for _, reader := range []func(io.Reader) io.Reader{
 				func(r io.Reader) io.Reader { return r }, iotest.OneByteReader, iotest.HalfReader, iotest.DataErrReader,
 			} {
+				tt.want.size = int64(len(tt.text))
 				got, err := surveyOf(reader(strings.NewReader(tt.text)))
 				require.NoError(t, err)
 				require.Equal(t, tt.want, got)

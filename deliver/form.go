@@ -134,9 +134,9 @@ const atOnce = 16 << 10
 func (t *transaction) chunked(known *survey, f *form) manner {
 	several := t.s.key.protocol == route.LMTP && len(t.waiting) > 1
 	switch {
-	case f.pipelining && t.m.Size <= atOnce && t.s.inStep && !several && (!t.s.reused || t.s.warm) && !t.s.speaks():
+	case f.pipelining && known.size <= atOnce && t.s.inStep && !several && (!t.s.reused || t.s.warm) && !t.s.speaks():
 		return byChunk
-	case f.binary || known.long || t.m.Size > blockSize:
+	case f.binary || known.long || known.size > blockSize:
 		return byChunks
 	}
 	return byData
@@ -160,7 +160,7 @@ func (t *transaction) fits(known *survey) *Error {
 	if t.d.NoConversion && !known.meets(t.form.need) {
 		return t.asItIs(known)
 	}
-	octets := known.octets(t.m.Size, t.form.need)
+	octets := known.octets(t.form.need)
 	if most := t.s.caps.maxSize; most > 0 && octets > most { // RFC 1870, section 6.1
 		e := lackErr("5.3.4", "the message has %d octets, and %s takes at most %d", octets, t.s.host, most)
 		return e
@@ -185,8 +185,8 @@ func (t *transaction) asItIs(known *survey) *Error {
 func (t *transaction) mailCommand(from string, known *survey) string {
 	caps, m := &t.s.caps, t.m
 	b := append(make([]byte, 0, 128), "MAIL FROM:<"+from+">"...)
-	if caps.size && m.Size > 0 {
-		b = strconv.AppendInt(append(b, " SIZE="...), known.octets(m.Size, t.form.need), 10)
+	if caps.size && known.size > 0 {
+		b = strconv.AppendInt(append(b, " SIZE="...), known.octets(t.form.need), 10)
 	}
 	switch {
 	case t.form.binary:

@@ -2,6 +2,8 @@ package deliver
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"time"
@@ -24,10 +26,11 @@ type Message struct {
 	Priority   int        // MT-PRIORITY, -9 to 9 (RFC 6710)
 	DeliverBy  DeliverBy  // BY; zero is no limit
 
-	// Size is the length of the message in octets as Open gives it.
+	// Size is the length of the message in octets as Open gives it, 0 where it is not known. A message that turns out to be
+	// shorter has lost something, and is not sent.
 	Size int64
 	// Open gives the message from its first octet, with CRLF or LF line ends. It is called once for each
-	// transaction and may be called concurrently.
+	// transaction and may be called concurrently. A message that is longer or shorter than the first time is not sent.
 	Open func() (io.ReadCloser, error)
 
 	known    survey
@@ -49,7 +52,10 @@ func (m *Message) survey() (*survey, *Error) {
 		return nil, localErr(StageMail, err)
 	}
 	defer r.Close()
-	if m.known, err = m.look(r); err != nil {
+	if m.known, err = m.look(r); err == nil && m.known.size < m.Size {
+		err = fmt.Errorf("it has %d octets, and should have %d", m.known.size, m.Size)
+	}
+	if err != nil {
 		return nil, localErr(StageMail, err)
 	}
 	m.surveyed = true
@@ -96,7 +102,7 @@ func (m *Message) insistsOnTLS() bool { return m.RequireTLS && m.From != "" }
 
 // open opens the message as a host with such needs can take it.
 func (m *Message) open(n need) (io.ReadCloser, *Error) {
-	r, err := m.known.convert(m.Open, n)
+	r, err := m.known.convert(m.same, n)
 	switch {
 	case err == nil:
 		return r, nil
@@ -105,6 +111,31 @@ func (m *Message) open(n need) (io.ReadCloser, *Error) {
 	}
 	return nil, lackErr(err.status, "%w", err)
 }
+
+// same opens the message as it was when it was looked into.
+func (m *Message) same() (io.ReadCloser, error) {
+	r, err := m.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &sameSize{r, m.known.size}, nil
+}
+
+// A sameSize is a message whose end must come when it should: half of one is not sent for the whole.
+type sameSize struct {
+	io.ReadCloser
+	left int64
+}
+
+func (s *sameSize) Read(p []byte) (n int, err error) {
+	n, err = s.ReadCloser.Read(p)
+	if s.left -= int64(n); s.left < 0 || (s.left > 0 && err == io.EOF) {
+		err = errChanged
+	}
+	return n, err
+}
+
+var errChanged = errors.New("it is not as long as it was when it was looked into")
 
 // A Recipient is one forward-path with what its sender asked to hear about it (RFC 3461).
 type Recipient struct {

@@ -20,7 +20,8 @@ type survey struct {
 	binary      bool // NUL, or CR that is not part of a line end
 	tlsOptional bool // header field "TLS-Required: No" (RFC 8689, section 5)
 
-	high int64 // how many octets are above 127
+	size int64 // octets in all
+	high int64 // how many of them are above 127
 }
 
 // A need is what a host cannot take. Its zero value is a host that takes everything.
@@ -37,14 +38,14 @@ func (s *survey) meets(n need) bool {
 		n.shortLines && s.long || n.noBinary && s.binary)
 }
 
-// octets estimates the size after conversion of a message of size octets, for SIZE (RFC 1870, section 3).
-func (s *survey) octets(size int64, n need) int64 {
+// octets estimates the size of the message after conversion, for SIZE (RFC 1870, section 3).
+func (s *survey) octets(n need) int64 {
 	if s.meets(n) {
-		return size
+		return s.size
 	}
 	const lines, header = 40, 200 // a line end in so many octets of quoted-printable; new fields
-	quoted := size + 2*s.high
-	base64 := (size/3 + 1) * 4 * 78 / 76
+	quoted := s.size + 2*s.high
+	base64 := (s.size/3 + 1) * 4 * 78 / 76
 	return min(quoted+quoted/lines, base64) + header
 }
 
@@ -119,6 +120,7 @@ func (s *surveyor) block(p []byte) {
 	if len(p) == 0 {
 		return
 	}
+	s.size += int64(len(p))
 	s.long = s.long || hasLongLine(p)
 	s.binary = s.binary || hasBinary(p)
 	n := 0
