@@ -37,6 +37,7 @@ type options struct {
 	maxPerClient               int
 	hostConcurrency            int
 	checkSender                string
+	checkWait                  time.Duration
 	idle                       time.Duration
 	console                    string
 	logFile, transcript        string
@@ -69,6 +70,7 @@ Taking mail
   -cert FILE -key FILE   certificate chain and key, PEM: offers STARTTLS, and within TLS REQUIRETLS
   -check-sender WHAT     refuse mail whose sender nobody could answer, with 550 at MAIL: of a domain with a null MX record
                          (null-mx), or also of one that does not exist (exists); no asks nothing (null-mx)
+  -check-sender-wait D   how long MAIL waits for that at most; a resolver that is slower is left alone for a minute (250ms)
   -submission            mail begins here: a Date, Message-ID or From that a message lacks is added (RFC 6409)
 
 Keeping it
@@ -148,6 +150,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.dnsStaleText, "dns-stale", "0", "")
 	fs.IntVar(&o.hostConcurrency, "host-concurrency", 0, "")
 	fs.StringVar(&o.checkSender, "check-sender", checkNullMX, "")
+	fs.DurationVar(&o.checkWait, "check-sender-wait", 250*time.Millisecond, "")
 	fs.StringVar(&o.port, "smtp-port", "25", "")
 	fs.BoolVar(&o.allowLoopback, "allow-loopback", false, "")
 	fs.StringVar(&o.certFile, "cert", "", "")
@@ -187,6 +190,9 @@ func (o *options) check() error {
 		note("host-concurrency", within(o.hostConcurrency, 1, 1_000_000))
 	}
 	note("check-sender", o.checkCheckSender())
+	if o.checkWait < time.Millisecond || o.checkWait > time.Minute {
+		note("check-sender-wait", fmt.Errorf("%v makes no sense: write 1ms to 1m", o.checkWait))
+	}
 	note("dns", o.checkDNS())
 	note("dns-stale", o.checkDNSStale())
 	note("smtp-port", o.checkPort())

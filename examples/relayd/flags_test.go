@@ -19,7 +19,7 @@ func TestHelp(t *testing.T) {
 	for _, flag := range []string{
 		"listen", "spool", "queue", "routes", "hostname", "dns", "smtp-port", "allow-loopback", "relay-from", "retry", "delay-after", "lifetime",
 		"console", "log", "transcript", "ca", "max-size", "max-recipients", "max-connections", "max-per-client", "idle", "cert", "submission",
-		"dns-stale", "host-concurrency", "check-sender",
+		"dns-stale", "host-concurrency", "check-sender", "check-sender-wait",
 	} {
 		assert.Contains(t, string(out), "\n  -"+flag+" ")
 	}
@@ -65,6 +65,7 @@ func TestMistakes(t *testing.T) {
 		"dns-stale unread":  {[]string{"-dns-stale", "long"}, 2, []string{`-dns-stale: "long" is no time`}},
 		"host-concurrency":  {[]string{"-host-concurrency", "0"}, 2, []string{"-host-concurrency: 0"}},
 		"check-sender":      {[]string{"-check-sender", "yes"}, 2, []string{`-check-sender: "yes"`, "null-mx, exists or no"}},
+		"sender wait":       {[]string{"-check-sender-wait", "2h"}, 2, []string{"-check-sender-wait", "1ms to 1m"}},
 		"smtp-port":         {[]string{"-smtp-port", "70000"}, 2, []string{"-smtp-port"}},
 		"max-size":          {[]string{"-max-size", "5MB"}, 2, []string{"-max-size", "50MiB"}},
 		"lifetime":          {[]string{"-lifetime", "0"}, 2, []string{"-lifetime"}},

@@ -174,7 +174,7 @@ func (r *relay) wire() {
 		r.runner.Router = r.routes
 		r.routes.Logger = r.log
 	}
-	from := &senders{check: r.deliverer.CheckSender, what: r.opts.checkSender}
+	from := &senders{check: r.deliverer.CheckSender, what: r.opts.checkSender, wait: r.opts.checkWait}
 	r.server = newServer(&front{opts: r.opts, policy: r.policy, senders: from, queue: r.queue, log: r.log, metrics: r.metrics})
 	r.metrics.registry.MustRegister(gaugeCollector{r.queue, r.listener.counts, r.routesErr})
 	if r.web != nil {

@@ -21,11 +21,10 @@ const (
 	checkExists  = "exists"  // and one that does not exist
 )
 
-// A client waits senderTime at most for what is a courtesy to it. A domain whose DNS is in trouble is not asked about again before
+// A client waits for a moment at most for what is a courtesy to it. A domain whose DNS is in trouble is not asked about again before
 // senderRest has passed, and none is before silenceRest has where DNS did not answer in time: a door behind a broken resolver is
 // not a slow one.
 const (
-	senderTime  = 250 * time.Millisecond
 	senderRest  = 10 * time.Second
 	silenceRest = time.Minute
 	maxResting  = 10_000 // domains
@@ -35,6 +34,7 @@ const (
 type senders struct {
 	check func(ctx context.Context, from string) error // Deliverer.CheckSender
 	what  string
+	wait  time.Duration // that a client waits at most
 
 	mu      sync.Mutex
 	resting map[string]time.Time // domains that are asked about again then; guarded by mu
@@ -47,7 +47,7 @@ func (s *senders) refusal(from string) *smtp.SMTPError {
 	if s.what == checkNothing || s.rests(domain) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), senderTime)
+	ctx, cancel := context.WithTimeout(context.Background(), s.wait)
 	defer cancel()
 	var why *deliver.Error
 	switch err := s.check(ctx, from); {

@@ -16,7 +16,7 @@ import (
 func TestSendersDoNotWaitForDNS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
-		s := &senders{what: checkExists, check: func(ctx context.Context, from string) error {
+		s := &senders{what: checkExists, wait: time.Second, check: func(ctx context.Context, from string) error {
 			asked++
 			<-ctx.Done()
 			return &deliver.Error{Status: "4.4.3", Temporary: true, Err: ctx.Err()}
@@ -24,7 +24,7 @@ func TestSendersDoNotWaitForDNS(t *testing.T) {
 		begin := time.Now()
 		for range 5 {
 			require.Nil(t, s.refusal("a@silent.test"))
-			require.Equal(t, senderTime, time.Since(begin))
+			require.Equal(t, time.Second, time.Since(begin))
 		}
 		require.Equal(t, 1, asked)
 		require.Nil(t, s.refusal("a@other.test"))

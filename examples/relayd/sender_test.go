@@ -30,7 +30,7 @@ func TestCheckSender(t *testing.T) {
 			w.host("dst.test")
 			require.NoError(t, w.Zone("null.test", "@ MX 0 ."))
 			require.NoError(t, w.Zone("bare.test", "x A 192.0.2.1"))
-			flags := w.flags("-routes", writeFile(t, "routes", "* hold\n"), "-relay-from", "127.0.0.1")
+			flags := w.flags("-routes", writeFile(t, "routes", "* hold\n"), "-relay-from", "127.0.0.1", "-check-sender-wait", "1m")
 			if what != "" {
 				flags = append(flags, "-check-sender", what)
 			}
