@@ -338,13 +338,17 @@ func splitParameters(value string) (parts []string) {
 
 // bare is text without comments, and without white space around it.
 func bare(s string) string {
+	var b strings.Builder
 	for {
 		i := strings.IndexByte(s, '(')
 		if i < 0 {
-			return strings.Trim(s, " \t")
+			break
 		}
-		s = s[:i] + s[i+commentEnd(s[i:]):]
+		b.WriteString(s[:i])
+		s = s[i+commentEnd(s[i:]):]
 	}
+	b.WriteString(s)
+	return strings.Trim(b.String(), " \t")
 }
 
 // bareValue is the value of a parameter: a quoted string, or a word without comments.

@@ -97,21 +97,21 @@ func encodeUnstructured(f *folder, text string) {
 			before, text = word, rest
 			continue
 		}
+		start, end := len(space), len(text)-len(rest) // of what is encoded
 		for {
 			gap, next, after := nextWord(rest)
 			if isASCII(next) {
 				if isEncodedWord(next) {
-					word += gap
+					end += len(gap)
 				}
 				break
 			}
-			word += gap + next
-			rest = after
+			end, rest = len(text)-len(after), after
 		}
 		if isEncodedWord(before) {
-			word = space + word
+			start = 0
 		}
-		f.addEncoded(space, word)
+		f.addEncoded(space, text[start:end])
 		before, text = "", rest
 	}
 }
