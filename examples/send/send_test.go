@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -58,13 +59,23 @@ var worlds atomic.Int32
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	l, err := net.Listen("tcp", ":0") // a port that is free on every address
-	require.NoError(t, err)
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	network := fmt.Sprintf("127.%d.%d", 100+os.Getpid()%100, worlds.Add(1))
-	return &world{Internet: lab.Test(t), t: t, net: network, port: port, last: 1}
+	network := fmt.Sprintf("127.%d.%d", 100+os.Getpid()%100, 1+worlds.Add(1)%250)
+	return &world{Internet: lab.Test(t), t: t, net: network, port: freePort(t, network+".1"), last: 1}
+}
+
+// freePort is a port that nobody holds on all addresses. It is below those that the system gives to listeners and connections
+// which ask for any, so that none of them takes it before the hosts of a world do.
+func freePort(t *testing.T, ip string) string {
+	t.Helper()
+	for i := range 100 {
+		port := strconv.Itoa(20000 + (os.Getpid()+i)%10000)
+		if l, err := net.Listen("tcp", net.JoinHostPort(ip, port)); err == nil {
+			require.NoError(t, l.Close())
+			return port
+		}
+	}
+	t.Fatal("no port of a hundred is free on " + ip)
+	return ""
 }
 
 // here puts the addresses and the port of the world for 127.0.0.x and :PORT.
