@@ -81,6 +81,11 @@ func FuzzMessage(f *testing.F) {
 	f.Cleanup(func() { _ = d.Close() })
 	to := route.Route{Hops: []route.Hop{{Kind: route.Smarthost, Host: "192.0.2.10"}}}
 	f.Fuzz(func(t *testing.T, text string, size int) {
+		for line := range strings.SplitSeq(normal(text), "\r\n") {
+			if len(line) > 998 {
+				t.Skip("it would be converted")
+			}
+		}
 		mx.Forget()
 		m := letterOf(text, "you@aol.test")
 		m.Size *= int64(size & 1) // 0 is not known

@@ -153,6 +153,9 @@ func (d *Deliverer) send(ctx context.Context, hop *route.Hop, m *Message, pendin
 	case m.tlsMode(hop) == route.TLSDANE:
 		failAll(pending, tempErr(StageTLS, "4.7.5",
 			"tls=dane is not built in yet: write tls=verified or tls=required in the route").trouble())
+	case hop.Kind == route.MX && (hop.Host != "" || hop.LogsIn() || !hop.Secret.IsZero()): // whose host is a stranger's
+		failAll(pending, tempErr(StageRoute, "4.3.5",
+			"the hop leads to the recipients' own hosts, and has a host or a login: set its Kind to route.Smarthost").trouble())
 	case hop.Kind == route.Smarthost:
 		d.attempt(ctx, hop, m, pending, func() ([]target, *Error) { return d.smarthostTargets(ctx, hop, d.mxTargets) })
 	default:
@@ -166,7 +169,7 @@ func (d *Deliverer) send(ctx context.Context, hop *route.Hop, m *Message, pendin
 // classify says of every refusal by a host why it was.
 func (d *Deliverer) classify(pending []*Outcome) {
 	for _, o := range pending {
-		if o.failed() && !o.Reply.IsZero() {
+		if o.failed() && o.Reply.Code >= 400 {
 			o.Reason = d.Rules.Classify(reason.Input{Reply: o.Reply, Stage: string(o.Stage), Host: o.Host, Site: siteOf(o.Host)})
 		}
 	}

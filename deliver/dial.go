@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -139,6 +140,10 @@ func (h *approach) open(ctx context.Context, won dialed) *session {
 	s.broken = e.Reply.IsZero() || e.Reply.Code == 421
 	if e.noTLS && h.m.insistsOnTLS() { // RFC 8689, section 4.2.1
 		e.Status, e.lacking = "4.7.10", true
+		e.Err = errors.New("the host offers no TLS, and the message asks for REQUIRETLS")
+	}
+	if h.hop.Kind == route.Smarthost && errors.Is(e.Err, errCertificate) {
+		e.trouble()
 	}
 	d.dismiss(s)
 	h.refused(s.at(e), h.at)

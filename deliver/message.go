@@ -47,6 +47,9 @@ func (m *Message) survey() (*survey, *Error) {
 	if m.surveyed {
 		return &m.known, nil
 	}
+	if m.Open == nil {
+		return nil, localErr(StageMail, errors.New("Message.Open is nil"))
+	}
 	r, err := m.Open()
 	if err != nil {
 		return nil, localErr(StageMail, err)

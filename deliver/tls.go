@@ -12,6 +12,9 @@ import (
 // errPlaintext is RFC 3207's injection: what was sent in the clear before the handshake must not count as sent within.
 var errPlaintext = errors.New("the host sent data between its answer to STARTTLS and the handshake")
 
+// errCertificate is of a host that proves to be somebody else, or nobody.
+var errCertificate = errors.New("the certificate is not valid")
+
 // startTLS makes the handshake on a connection whose far end expects it.
 func (d *Deliverer) startTLS(s *session) error {
 	err := d.handshake(s)
@@ -41,7 +44,7 @@ func (d *Deliverer) handshake(s *session) error {
 	invalid := d.verify(cs, s.host)
 	s.tls = TLSState{Version: tls.VersionName(cs.Version), Cipher: tls.CipherSuiteName(cs.CipherSuite), Verified: invalid == nil}
 	if invalid != nil && s.key.mode == route.TLSVerified {
-		return fmt.Errorf("the certificate is not valid for %s: %w", s.host, invalid)
+		return fmt.Errorf("%w for %s: %w", errCertificate, s.host, invalid)
 	}
 	s.net = tc
 	s.r.Reset(tc)
