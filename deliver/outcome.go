@@ -183,8 +183,10 @@ func (o *Outcome) conclude() {
 // reopen makes a refusal temporary that may not have been this recipient's.
 func (o *Outcome) reopen() {
 	o.Result, o.Status = TempFail, withClass("4", o.Status)
-	o.Detail = "the host does not give each command one reply"
+	o.Detail = notInStep
 }
+
+const notInStep = "the host does not give each command one reply"
 
 // harden makes a failure permanent that was temporary only as long as another host was left.
 func (o *Outcome) harden() {

@@ -48,6 +48,9 @@ func (t *transaction) perform() *Error {
 	if e = t.s.play(&x, &t.d.set.timeouts, body); e == nil {
 		e = x.err
 	}
+	if e == nil && !x.out && t.s.r.Buffered() > 0 { // are the refusals what they seem?
+		e = t.s.unasked(StageMail)
+	}
 	t.s.inStep = e == nil && x.out && t.s.caps.chunking && !t.s.speaks()
 	if e = x.lost(e); e != nil {
 		e.stale = (t.s.reused || t.s.worn) && !e.PossiblyDelivered && t.s.ctx.Err() == nil // it died while it was idle, which is nobody's failure

@@ -6,6 +6,7 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -347,6 +348,53 @@ func TestLimitsThatAHostTells(t *testing.T) {
 				require.Equal(t, tt.sizes, sizes)
 				require.Equal(t, tt.opened, opened(mx))
 				require.NotContains(t, mx.Transcript(), "S: 4", "no limit is met")
+			})
+		})
+	}
+}
+
+// A host that gives more replies than it gets commands has said nothing for good about anybody: nobody knows whose its
+// refusals were.
+//
+// std: C5
+func TestRefusalsAmongTooManyReplies(t *testing.T) {
+	ends := map[string]struct {
+		script string
+		want   []string
+	}{
+		"a refusal is taken for that of DATA": {
+			"C: MAIL *\nC: RCPT *\nC: RCPT *\nC: DATA\nS: 250 ok\nS: 250 a\nS: 250 a\nS: 550 5.1.1 b is nobody\nS: 354 go\nS-HANG",
+			[]string{"tempfail", "tempfail"},
+		},
+		"a refusal is taken for another's": {
+			"C: MAIL *\nC: RCPT *\nC: RCPT *\nC: DATA\nS: 250 ok\nS: 550 5.1.1 a\nS: 550 5.1.1 a\nS: 250 b\nS: 354 go\nS-HANG",
+			[]string{"tempfail", "tempfail"},
+		},
+		"all refusals are shifted": {
+			"C: MAIL *\nC: RCPT *\nC: RCPT *\nC: DATA\nS: 500 5.5.1 what?\nS: 250 ok\nS: 250 a\nS: 250 b\nS: 354 go\nS-HANG",
+			[]string{"tempfail", "tempfail"},
+		},
+		"none is too many": {
+			"C: MAIL *\nC: RCPT *\nC: RCPT *\nC: DATA\nS: 250 ok\nS: 550 5.1.1 a\nS: 550 5.1.1 b\nS: 503 5.5.1 nobody\nS-HANG",
+			[]string{"permfail", "permfail"},
+		},
+		"a goodbye is none": {
+			"C: MAIL *\nC: RCPT *\nC: RCPT *\nC: DATA\nS: 250 ok\nS: 550 5.1.1 a\nS: 550 5.1.1 b\nS: 503 5.5.1 nobody\nS: 421 4.7.0 too many errors\nS-CLOSE",
+			[]string{"permfail", "permfail"},
+		},
+	}
+	for name, tt := range ends {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, func(t *testing.T, w *world) {
+				// All replies come at once.
+				said := regexp.MustCompile(`(?:S: .*\n)+`).ReplaceAllStringFunc(tt.script, func(lines string) string {
+					return "S-RAW " + strconv.Quote(strings.ReplaceAll(strings.ReplaceAll(lines, "S: ", ""), "\n", "\r\n")) + "\n"
+				})
+				w.Server("mx.aol.test", lab.Script("S: 220 mx\nC: EHLO *\nS: 250-mx\nS: 250 PIPELINING\n"+said))
+				for i, o := range w.all(t, direct, letter("a@aol.test", "b@aol.test")) {
+					require.Equal(t, tt.want[i], o.Result.String(), "%v", o)
+					require.False(t, o.PossiblyDelivered)
+				}
 			})
 		})
 	}

@@ -199,6 +199,9 @@ func (t *transfer) outOfStep() {
 	for _, o := range t.denied {
 		o.reopen()
 	}
+	if t.refused != nil {
+		t.refused.soften().Err = errors.New(notInStep)
+	}
 }
 
 // fits reports whether a reply can be one to a command (RFC 5321, section 4.3.2).
@@ -342,6 +345,7 @@ func (t *transfer) hearEnd(reply dsn.Reply) {
 
 func (t *transfer) failTaken(e *Error) {
 	failAll(t.taken, t.peer.at(e))
+	t.denied = append(t.denied, t.taken...)
 	t.taken = nil
 }
 
@@ -349,14 +353,14 @@ func (t *transfer) failTaken(e *Error) {
 // Where the message was out, nobody knows whether the host has it (RFC 1047); only 421 says that it has not, in LMTP of one
 // recipient.
 func (t *transfer) lost(e *Error) *Error {
+	if e != nil && errors.Is(e.Err, errProtocol) {
+		t.outOfStep()
+	}
 	switch {
 	case t.refused != nil: // which says more
 		return t.refused
 	case e == nil:
 		return nil
-	}
-	if errors.Is(e.Err, errProtocol) {
-		t.outOfStep()
 	}
 	possibly := t.out && !e.unsent
 	if possibly && e.Reply.Code == 421 {
