@@ -119,7 +119,7 @@ func (s *scene) play(t *testing.T, d dialogue) *Error {
 
 // TestMachines plays what is said in a session with the machines alone: no connection, no clock.
 //
-// std: C2, C5, C6, C9, C14, C15, C18
+// std: C2, std: C5, std: C6, std: C9, std: C14, std: C15, std: C18
 func TestMachines(t *testing.T) {
 	files, err := filepath.Glob("testdata/machines/*.txt")
 	require.NoError(t, err)
