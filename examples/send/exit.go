@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sortie-mail/sortie/deliver"
@@ -70,11 +71,17 @@ func exitOf(o *deliver.Outcome) int {
 	return exitOfStatus(o.Status, o.Stage, o.RouteTrouble, !o.Reply.IsZero())
 }
 
+// passing are the statuses of what ends by itself: no connection, a connection that broke, and DNS that did not answer. A
+// route that meets them may be a good one.
+var passing = []dsn.Status{"4.4.1", "4.4.2", "4.4.3"}
+
 // exitOfStatus is the exit code of a failure.
 func exitOfStatus(status dsn.Status, stage deliver.Stage, routeTrouble, answered bool) int {
 	switch {
 	case routeTrouble && stage == deliver.StageAuth:
 		return exNoPerm
+	case routeTrouble && slices.Contains(passing, status):
+		return exTempFail
 	case routeTrouble:
 		return exConfig
 	case status == "4.5.0":

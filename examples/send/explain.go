@@ -28,7 +28,7 @@ func (s *sender) explain(ctx context.Context, ways []*way, unrouted []deliver.Ou
 	}
 	var e *deliver.Error
 	if errors.As(s.deliverer.CheckSender(ctx, s.opts.from), &e) && !e.Temporary && !s.out.json {
-		s.out.printf("nobody can answer <%s>: %s %s\n", printable(s.opts.from), e.Status, printable(e.Err.Error()))
+		s.out.printf("note: nobody can answer <%s>: %s %s\n", printable(s.opts.from), e.Status, printable(e.Err.Error()))
 	}
 	return code
 }

@@ -103,7 +103,7 @@ would come of it if the hosts take everything.
 // parseFlags reads the command line. It returns flag.ErrHelp where help is asked for. All other errors say which flag is
 // wrong and what to write instead.
 func parseFlags(args []string) (*options, error) {
-	o := &options{}
+	o := &options{timeout: 10 * time.Minute}
 	fs := newFlagSet(o)
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.retText, "ret", "", "")
 	fs.StringVar(&o.envid, "envid", "", "")
 	fs.BoolVar(&o.requireTLS, "require-tls", false, "")
-	fs.IntVar(&o.priority, "priority", 0, "")
+	fs.Func("priority", "", func(text string) (err error) { o.priority, err = parsePriority(text); return err })
 	fs.StringVar(&o.byText, "by", "", "")
 	fs.BoolVar(&o.noConversion, "no-conversion", false, "")
 	fs.StringVar(&o.hops, "route", "", "")
@@ -136,7 +136,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.dns, "dns", "", "")
 	fs.StringVar(&o.port, "smtp-port", "25", "")
 	fs.BoolVar(&o.allowLoopback, "allow-loopback", false, "")
-	fs.DurationVar(&o.timeout, "timeout", 10*time.Minute, "")
+	fs.Func("timeout", "", func(text string) (err error) { o.timeout, err = parseTimeout(text); return err })
 	fs.BoolVar(&o.explain, "explain", false, "")
 	fs.BoolVar(&o.verbose, "v", false, "")
 	fs.BoolVar(&o.json, "json", false, "")
@@ -170,6 +170,25 @@ func (o *options) check() error {
 	return errors.Join(errs...)
 }
 
+func parsePriority(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0, errors.New("write -9 to 9 (RFC 6710)")
+	}
+	return n, nil
+}
+
+func parseTimeout(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err == nil {
+		return d, nil
+	}
+	if _, err := strconv.ParseFloat(text, 64); err == nil {
+		return 0, fmt.Errorf("write %ss for seconds, %sm for minutes", text, text)
+	}
+	return 0, errors.New("write how long everything may take, like 90s or 10m")
+}
+
 // splitAddresses splits at the commas outside of quoted local parts.
 func splitAddresses(list string) (all []string) {
 	quoted, start := false, 0
@@ -196,9 +215,18 @@ func bare(address string) string {
 	return address
 }
 
+// checkAddress tells what people write who think of a header field. What else is wrong with an address is the deliverer's to say.
 func checkAddress(address string) error {
-	if at := strings.LastIndexByte(address, '@'); at <= 0 || at == len(address)-1 {
+	if i := strings.LastIndexByte(address, '<'); i > 0 && strings.HasSuffix(address, ">") {
+		return fmt.Errorf("%q is more than an address: write %s, a name stands in the message only", address, address[i+1:len(address)-1])
+	}
+	at := strings.LastIndexByte(address, '@')
+	switch {
+	case at <= 0 || at == len(address)-1, strings.ContainsAny(address[at:], " \t<>()\""):
 		return fmt.Errorf("%q is no address: write it like you@example.net", address)
+	case address[0] != '"' && strings.ContainsAny(address[:at], " \t<>()[]:;@\\\""): // RFC 5321, section 4.1.2
+		return fmt.Errorf("%q is no address: write it like you@example.net; what SMTP wants quoted stands in double quotes, "+
+			"as in '\"a b\"@example.net'", address)
 	}
 	return nil
 }

@@ -248,13 +248,25 @@ func TestOutcomes(t *testing.T) {
 			flags: []string{"-route", "smtp://gone.test"}, code: 78,
 			want: []string{"tempfail 4.4.4", "gone.test does not exist"},
 		},
+		"a smarthost that DNS says nothing of": {
+			dns: lab.DNSServFail, flags: []string{"-route", "smtp://mx.aol.test"}, code: 75, want: []string{"tempfail 4.4.3"},
+		},
+		"a smarthost's domain that DNS says nothing of": {
+			dns: lab.DNSServFail, flags: []string{"-route", "smtp://aol.test mx=yes"}, code: 75, want: []string{"tempfail 4.4.3"},
+		},
+		"a smarthost's domain without mail": {
+			zone: "@ MX 0 .", flags: []string{"-route", "smtp://aol.test mx=yes"}, code: 78, want: []string{"tempfail 4.1.10"},
+		},
+		"a proxy that is down": {
+			flags: []string{"-route", "direct proxy=socks5://127.0.0.98:1080"}, code: 75, want: []string{"tempfail 4.4.1", "the proxy 127.0.0.98:1080"},
+		},
 		"a detour": {
 			host:  refuse("554 5.7.1 Your address is a dynamic (residential) IP address"),
 			flags: []string{"-route", "direct, on blocked smtp://mx.isp.test:PORT"},
 			want:  []string{"delivered 2.0.0 at mx.isp.test", "before: mx.aol.test 127.0.0.2:", "(rcpt): 554 5.7.1"},
 		},
 		"an address that is none": {
-			flags: []string{"-to", "a b@aol.test"}, code: 64,
+			flags: []string{"-to", "a@[IPv6:x]"}, code: 64,
 			want: []string{"permfail 5.1.3", "<you@aol.test>: delivered"},
 		},
 		"an mx: route without DNS": {
@@ -285,6 +297,7 @@ func TestOutcomes(t *testing.T) {
 				require.NoError(t, w.Zone("aol.test", w.here(tt.zone)))
 			}
 			w.FailDNS("aol.test", "", tt.dns)
+			w.FailDNS("mx.aol.test", "", tt.dns)
 			message := tt.message
 			switch message {
 			case "":
@@ -327,7 +340,19 @@ func TestMistakes(t *testing.T) {
 		"no flag":      {[]string{"-explain", "you@aol.test"}, 64, []string{`"you@aol.test" is no flag`}},
 		"from":         {[]string{"-from", "me", "-to", "a@b"}, 64, []string{`-from: "me" is no address`}},
 		"to":           {[]string{"-from", "", "-to", "a@b,,c@d"}, 64, []string{`-to: "" is no address`}},
-		"to twice":     {[]string{"-from", "", "-to", "a@b", "-to", "<a@b>"}, 64, []string{"-to: a@b is there twice"}},
+		"from with a name": {
+			[]string{"-from", "Me <me@x.test>", "-to", "a@b"}, 64, []string{`-from: "Me <me@x.test>" is more than an address: write me@x.test`},
+		},
+		"to with names": {
+			[]string{"-from", "", "-to", `"Doe, Ann" <ann@x.test>, b@x.test`}, 64, []string{"-to: ", "write ann@x.test"},
+		},
+		"to with a space":     {[]string{"-from", "", "-to", "a b@c"}, 64, []string{`-to: "a b@c" is no address`}},
+		"to with two signs":   {[]string{"-from", "", "-to", "a@@c"}, 64, []string{`-to: "a@@c" is no address`}},
+		"to with a remark":    {[]string{"-from", "", "-to", "a@c (Ann)"}, 64, []string{`-to: "a@c (Ann)" is no address`}},
+		"a number alone":      {[]string{"-explain", "-to", "a@b", "-timeout", "3"}, 64, []string{"-timeout: write 3s"}},
+		"a timeout of words":  {[]string{"-explain", "-to", "a@b", "-timeout", "long"}, 64, []string{"-timeout: write how long", "90s"}},
+		"a priority of words": {[]string{"-explain", "-to", "a@b", "-priority", "high"}, 64, []string{"-priority: write -9 to 9"}},
+		"to twice":            {[]string{"-from", "", "-to", "a@b", "-to", "<a@b>"}, 64, []string{"-to: a@b is there twice"}},
 		"route": {
 			[]string{"-explain", "-to", "a@b", "-route", "smpt://isp.test"}, 64, []string{`-route:1:1: "smpt://isp.test"`},
 		},
@@ -423,7 +448,7 @@ func TestExplain(t *testing.T) {
 mail from <me@example.org> to <x@old.test>
   by ROUTES:2: *@old.test
   1. hold it
-nobody can answer <me@example.org>: 5.7.27 example.org accepts no mail, and no answer: it has a null MX record (RFC 7505)
+note: nobody can answer <me@example.org>: 5.7.27 example.org accepts no mail, and no answer: it has a null MX record (RFC 7505)
 `, "ROUTES", routes))
 	assert.Equal(t, want, r.out)
 	assert.Equal(t, 75, r.code, "one is held")
