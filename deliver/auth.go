@@ -93,6 +93,7 @@ func (d *Deliverer) login(s *session, hop *route.Hop) *Error {
 func (s *session) failedLogin(err error) *Error {
 	var fault loginFault
 	if errors.As(err, &fault) {
+		fault = loginFault(s.hide(string(fault)))
 		s.broken = true
 		s.notef("%v", fault)
 		return tempErr(StageAuth, "4.7.0", "%w", fault).trouble()

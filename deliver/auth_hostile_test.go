@@ -291,6 +291,57 @@ func TestHostsThatContradictThemselvesAboutATokenAreNotBelieved(t *testing.T) {
 	}
 }
 
+// Nor does such a host get the token into a log, however much it has to say about it.
+//
+// std: C16
+func TestWhatATokenIsRefusedWithDoesNotShowIt(t *testing.T) {
+	long := strings.Repeat("aVeryLongToken.", 40)
+	for _, mechanism := range []string{"XOAUTH2", "OAUTHBEARER"} {
+		for name, challenge := range map[string]string{
+			"JSON": `{"status":"400","error_description":"not ` + long + `"}`, "words": "not " + long, "first words": long,
+		} {
+			for _, end := range []string{"235 ok", "535 5.7.8 no"} {
+				t.Run(mechanism+" "+name+" "+end[:3], func(t *testing.T) {
+					inMemory(t, func(t *testing.T, w *world) {
+						w.d.Token = func(context.Context, route.Hop) (string, error) { return long, nil }
+						o := against(t, w, submission("user", inTheClear), mechanism, func(h *host) {
+							if h.first == "" { // it is longer than a command may be
+								h.ask("")
+							}
+							h.ask(challenge)
+							h.say(end)
+						})
+						require.True(t, o.RouteTrouble, "%v", o)
+						for _, text := range []string{o.String(), o.Detail, w.said.String(), w.log.String()} {
+							require.NotContains(t, text, "aVeryLongToken", "nor a piece of it")
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// The same of a password in what a host of SCRAM-SHA-256 says, where it looks like a number, and where it is long.
+//
+// std: C16
+func TestWhatSCRAMFailsWithDoesNotShowThePassword(t *testing.T) {
+	long := strings.Repeat("aVeryLongPassword.", 10)
+	for secret, then := range map[string]func(*host){
+		"12345678": func(h *host) { h.ask(scramAnswer{iterations: "12345678"}.message(h)) },
+		long:       func(h *host) { h.ask(scramAnswer{}.message(h)); h.ask("e=not " + long); h.say("535 5.7.8 no") },
+	} {
+		t.Setenv("PASSWORD", secret)
+		inMemory(t, func(t *testing.T, w *world) {
+			o := against(t, w, by(t, "smtp://user@mail.isp.test secret=env:PASSWORD tls=none"), "SCRAM-SHA-256", then)
+			require.True(t, o.RouteTrouble, "%v", o)
+			for _, text := range []string{o.String(), o.Detail, w.said.String(), w.log.String()} {
+				require.NotContains(t, text, secret[:8])
+			}
+		})
+	}
+}
+
 // Hosts may repeat what they heard, in any form and at any time. Nothing of it is kept or shown.
 //
 // std: C16

@@ -130,7 +130,7 @@ func (c *scramClient) prove(message, nonce string, salt []byte, iterations int) 
 // last takes the host's signature, or why it refuses. There is nothing to say to either.
 func (c *scramClient) last(message string) (string, error) {
 	if reason, ok := strings.CutPrefix(message, "e="); ok {
-		c.refusal = clipped(reason, 80)
+		c.refusal = clipped(without(secretForms(c.password), reason), 80)
 		return "", nil
 	}
 	values, err := scramValues(message, 'v')

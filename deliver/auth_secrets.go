@@ -35,6 +35,14 @@ func secretForms(secret string) []string {
 	return longestFirst(all)
 }
 
+// without takes secrets out of a text. It comes before a text is shortened: of a piece nobody knows what it was.
+func without(secrets []string, text string) string {
+	for _, s := range secrets {
+		text = strings.ReplaceAll(text, s, "***")
+	}
+	return text
+}
+
 // withSecret adds what is to be hidden too.
 func withSecret(secrets []string, more string) []string {
 	return longestFirst(append(slices.Clone(secrets), more))

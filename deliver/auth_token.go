@@ -17,6 +17,7 @@ const (
 // refuses after an answer that says nothing.
 type tokenClient struct {
 	name    string
+	token   string
 	first   []byte
 	nothing []byte // the answer
 	refusal []byte // the challenge; nil where none came
@@ -27,11 +28,12 @@ func newOAuthBearer(c *credentials) sasl.Client {
 	_, first, _ := sasl.NewOAuthBearerClient(&sasl.OAuthBearerOptions{
 		Username: saslName(c.user), Token: c.secret, Host: c.host, Port: c.port,
 	}).Start()
-	return &tokenClient{name: oauthBearer, first: first, nothing: []byte{1}} // RFC 7628, section 3.2.3
+	return &tokenClient{name: oauthBearer, token: c.secret, first: first, nothing: []byte{1}} // RFC 7628, section 3.2.3
 }
 
 func newXOAUTH2(c *credentials) sasl.Client {
-	return &tokenClient{name: xoauth2, first: []byte("user=" + c.user + "\x01auth=Bearer " + c.secret + "\x01\x01"), nothing: []byte{}}
+	first := "user=" + c.user + "\x01auth=Bearer " + c.secret + "\x01\x01"
+	return &tokenClient{name: xoauth2, token: c.secret, first: []byte(first), nothing: []byte{}}
 }
 
 // saslName escapes a user where "," and "=" have a meaning (RFC 5801, section 4; RFC 5802, section 5.1).
@@ -66,15 +68,16 @@ func (c *tokenClient) said() string {
 	if len(c.refusal) == 0 {
 		return ""
 	}
+	secrets := secretForms(c.token)
 	var object map[string]any
 	if json.Unmarshal(c.refusal, &object) != nil {
-		return "of the access token the host said " + clipped(string(c.refusal), most)
+		return "of the access token the host said " + clipped(without(secrets, string(c.refusal)), most)
 	}
 	var parts []string
 	for _, key := range refusalKeys {
 		switch value := object[key].(type) {
 		case string, float64, bool:
-			parts = append(parts, key+"="+clipped(fmt.Sprint(value), most))
+			parts = append(parts, key+"="+clipped(without(secrets, fmt.Sprint(value)), most))
 		}
 	}
 	return "of the access token the host said " + strings.Join(parts, ", ")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/sortie-mail/sortie/dsn"
@@ -84,12 +83,7 @@ func (c *conn) heard(line string) string {
 }
 
 // hide replaces credentials, which some hosts repeat when they complain.
-func (c *conn) hide(text string) string {
-	for _, s := range c.secrets {
-		text = strings.ReplaceAll(text, s, "***")
-	}
-	return text
-}
+func (c *conn) hide(text string) string { return without(c.secrets, text) }
 
 // note writes a line into the transcript.
 func (c *conn) note(from byte, text string) {
