@@ -7,38 +7,60 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+	"unique"
 
 	"github.com/sortie-mail/sortie/route"
 )
 
 // key tells which sessions may serve a hop at an address.
 type key struct {
-	to             netip.AddrPort // the zero AddrPort for a unix socket
-	host           string         // or the path of the socket
-	plain          bool           // opportunistic TLS is left out
-	protocol       route.Protocol
-	mode           route.TLSMode
-	auth           route.Auth
-	user, password string
-	source         netip.Addr
-	helo           string
-	proxy          via
+	to       netip.AddrPort // the zero AddrPort for a unix socket
+	host     string         // or the path of the socket
+	plain    bool           // opportunistic TLS is left out
+	protocol route.Protocol
+	mode     route.TLSMode
+	auth     route.Auth
+	user     string
+	password hidden
+	source   netip.Addr
+	helo     string
+	proxy    via
 }
 
 // via is a proxy by what it is, and not by where its password came from.
-type via struct{ address, user, password string }
+type via struct {
+	address, user string
+	password      hidden
+}
+
+// A hidden text is compared by what it says, and not shown: package fmt, which prints unexported fields too, has an address.
+type hidden struct{ handle unique.Handle[string] }
+
+func hide(text string) (h hidden) {
+	if text != "" {
+		h.handle = unique.Make(text)
+	}
+	return h
+}
+
+func (h hidden) value() string {
+	if h == (hidden{}) {
+		return ""
+	}
+	return h.handle.Value()
+}
 
 func newKey(hop *route.Hop, mode route.TLSMode, p place, plain bool) key {
 	k := key{
 		to: p.addrPort(), host: p.target.host, plain: plain,
-		protocol: route.SMTP, mode: mode, auth: hop.Auth, user: hop.User, password: hop.Secret.Value(), helo: hop.HELOFor(p.addr),
+		protocol: route.SMTP, mode: mode, auth: hop.Auth, user: hop.User, password: hide(hop.Secret.Value()), helo: hop.HELOFor(p.addr),
 	}
 	k.source, _ = hop.SourceFor(p.addr)
 	if hop.Kind == route.Smarthost {
 		k.protocol = hop.Protocol
 	}
 	if !hop.Proxy.IsZero() {
-		k.proxy = via{hop.Proxy.Address(), hop.Proxy.User, hop.Proxy.Secret.Value()}
+		k.proxy = via{hop.Proxy.Address(), hop.Proxy.User, hide(hop.Proxy.Secret.Value())}
 	}
 	return k
 }

@@ -1,6 +1,7 @@
 package deliver_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -326,5 +327,20 @@ func TestConnectionsAreNotSharedBetweenRoutes(t *testing.T) {
 			"other mail.example.org", "other mail.example.org",
 			" other.example", " other.example", " mail.example.org", " mail.example.org", " mail.example.org",
 		}, who)
+	})
+}
+
+// Whoever prints a Deliverer, for want of anything better, prints no password of the connections that it keeps.
+func TestAPrintedDelivererShowsNoPassword(t *testing.T) {
+	t.Setenv("PASSWORD", password)
+	inMemory(t, func(t *testing.T, w *world) {
+		w.Server("mx.aol.test", lab.Offer{AuthInClear: true, Users: users})
+		o := w.one(t, by(t, "smtp://user@mx.aol.test secret=env:PASSWORD tls=none"))
+		require.Equal(t, deliver.Delivered, o.Result, "%v", o)
+		for _, verb := range []string{"%v", "%+v", "%#v"} {
+			text := fmt.Sprintf(verb+" "+verb, w.d, o)
+			require.Contains(t, text, "mx.aol.test")
+			require.NotContains(t, text, password)
+		}
 	})
 }

@@ -64,7 +64,7 @@ func (d *Deliverer) askProxy(ctx context.Context, p via, to netip.AddrPort) (_ n
 	}
 	var auth *proxy.Auth
 	if p.user != "" {
-		auth = &proxy.Auth{User: p.user, Password: p.password}
+		auth = &proxy.Auth{User: p.user, Password: p.password.value()}
 	}
 	talk := &proxyTalk{Conn: conn}
 	dialer, err := proxy.SOCKS5("tcp", p.address, auth, talk)
