@@ -49,8 +49,10 @@
 //	smtps://…                    port 465, TLS from the start (RFC 8314)
 //	lmtp://HOST:PORT             LMTP (RFC 2033), also lmtp://unix:/path
 //	reject "5yz x.y.z text"      fail with that reply
-//	hold                         keep until a person releases it
+//	hold                         keep until a person releases it, or the route changes
 //	discard                      accept and forget
+//
+// A program that has one way for all mail, or finds ways elsewhere, reads such a list of hops with [ParseRoute].
 //
 // A smarthost's name is looked up as a host, or as a domain with the option mx=yes. Every hop but the first begins with
 // the condition under which it is tried: "on blocked" (the refusal is about our address or its reputation), "on
@@ -77,5 +79,5 @@
 //	mx=yes              look a smarthost up by MX
 //
 // A secret is read with the file, and one that is missing is a mistake of the file; nothing that prints a route, a table or
-// an error prints it.
+// an error prints it. A program that has a password from elsewhere, a vault for one, puts it into a hop with [NewSecret].
 package route

@@ -7,7 +7,7 @@ import (
 
 // An Error is one mistake in a routing file.
 type Error struct {
-	File    string
+	File    string // "" of what stands in no file
 	Line    int    // 1-based
 	Column  int    // 1-based, in octets
 	Text    string // the offending text
@@ -17,7 +17,11 @@ type Error struct {
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s:%d:%d: ", e.File, e.Line, e.Column)
+	if e.File == "" {
+		fmt.Fprintf(&b, "column %d: ", e.Column)
+	} else {
+		fmt.Fprintf(&b, "%s:%d:%d: ", e.File, e.Line, e.Column)
+	}
 	if e.Text != "" {
 		fmt.Fprintf(&b, "%q: ", shorten(e.Text))
 	}

@@ -25,6 +25,20 @@ func ExampleParse() {
 	//   1. through smtp://mail.isp.example, with TLS where it is offered
 }
 
+// All mail goes through one smarthost, whose password is in a vault.
+func ExampleParseRoute() {
+	password := "s3cr3t" // from the vault
+	r, err := route.ParseRoute("submission://mail.isp.example tls=verified")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	r.Hops[0].User, r.Hops[0].Secret = "me", route.NewSecret("vault:isp", password)
+	fmt.Println(r)
+	// Output:
+	// submission://me@mail.isp.example tls=verified secret=vault:isp
+}
+
 func ExampleParse_mistakes() {
 	_, err := route.Parse("routes", strings.NewReader("aol.com  smtp:[mail.isp.example]\n*  driect\n"))
 	fmt.Println(err)

@@ -20,10 +20,13 @@ func (t *Table) Explain(ctx context.Context, q Query) (string, error) {
 func Explain(q Query, r Route) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mail from <%s> to <%s>\n", q.Sender, q.Recipient)
-	if r.Pattern == "" {
-		b.WriteString("  no entry matches, so it goes direct\n")
-	} else {
+	switch {
+	case r.Pattern != "":
 		fmt.Fprintf(&b, "  by %s\n", r.Where())
+	case len(r.Hops) == 1 && r.Hops[0] == directHops[0]:
+		b.WriteString("  no entry matches, so it goes direct\n")
+	default:
+		b.WriteString("  by a route of the program, and no entry\n")
 	}
 	for i, h := range r.Hops {
 		fmt.Fprintf(&b, "  %d. %s\n", i+1, h.explain(q.Recipient))

@@ -58,7 +58,7 @@ func (p *parser) checkPlace(w word, hop Hop, before []Hop) {
 	switch {
 	case len(before) == 0 && hop.On != Always:
 		p.fail(w.col, w.text, "the first hop is always tried, and has no condition", "leave \"on "+hop.On.String()+"\" out, or put a hop before it")
-	case len(before) > 0 && hop.On == Always:
+	case len(before) > 0 && hop.On == Always && w.text != "on": // of a condition that could not be read all is told
 		p.fail(w.col, w.text, "a hop after the first needs a condition", "write \"on blocked\", \"on unreachable\", \"on tempfail\" or \"on any\" before it")
 	case len(before) > 0 && before[len(before)-1].Kind >= Reject:
 		p.fail(w.col, w.text, "nothing comes after "+before[len(before)-1].Kind.String(), "remove this hop, or the one before it")
@@ -119,6 +119,9 @@ func (p *parser) condition(h *Hop, words []word) []word {
 	return nil
 }
 
+// schemeNames are what a smarthost may begin with; relay is Postfix's.
+var schemeNames = append([]string{"relay"}, protocolNames[:]...)
+
 var actionNames = []string{"direct", "reject", "hold", "discard", "smtp", "submission", "smtps", "lmtp"}
 
 func (p *parser) isAction(text string) bool {
@@ -164,20 +167,25 @@ func (p *parser) action(h *Hop, words []word) []word {
 // unknownAction tells how to write what was meant, also by one who comes from Postfix.
 func (p *parser) unknownAction(w word) {
 	fix := "write direct, hold, discard, reject \"550 5.1.2 text\", or a smarthost as smtp://HOST"
-	scheme, rest, ok := strings.Cut(w.text, ":")
+	near, host := "", ""
+	if end := strings.IndexAny(w.text, ":/"); end > 0 { // smtp:host, smtp//host, and host:port
+		near = p.nearest(w.text[:end], schemeNames)
+		host = strings.TrimLeft(strings.NewReplacer("[", "", "]", "").Replace(w.text[end:]), ":/")
+	}
 	switch {
-	case ok && (scheme == "smtp" || scheme == "relay" || scheme == "lmtp"):
-		host := strings.NewReplacer("[", "", "]", "").Replace(rest)
-		if scheme == "relay" {
-			scheme = "smtp"
+	case host != "" && strings.Trim(host, "0123456789") == "":
+		fix = "write smtp://" + w.text
+	case near != "":
+		if near == "relay" {
+			near = "smtp"
 		}
-		fix = "write " + scheme + "://" + host
+		fix = "write " + near + "://" + host
 		if host == "" {
 			fix = "write direct"
 		}
 	case p.nearest(w.text, actionNames) != "":
 		fix = "did you mean " + p.nearest(w.text, actionNames) + "?"
-	case strings.Contains(w.text, "."):
+	case strings.Contains(w.text, ".") && !strings.Contains(w.text, "/"):
 		fix = "write smtp://" + strings.Trim(w.text, "[]")
 	}
 	p.fail(w.col, w.text, "unknown hop", fix)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -29,22 +30,81 @@ func ReadFile(name string) (*Table, error) {
 
 // Parse reads a routing file from r; name stands in errors and routes. All its mistakes are in the error, an [Errors].
 func Parse(name string, r io.Reader) (*Table, error) {
-	p := &parser{
+	p := newParser(name)
+	if err := p.read(r); err != nil {
+		return nil, fmt.Errorf("route: %s: %w", name, err)
+	}
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	p.table.records = strings.Clone(p.records.String()) // without the room that was left for more
+	return p.table, nil
+}
+
+// ParseRoute reads the hops of one entry, what stands behind the pattern in a line of a routing file:
+// "direct, on blocked smtp://mail.isp.example". The hops are the caller's own, and may be changed until the route is used. All
+// mistakes are in the error, an [Errors] of no file.
+func ParseRoute(text string) (Route, error) {
+	p := newParser("")
+	p.number, p.inHops = 1, true
+	hops := p.route(text)
+	if err := p.err(); err != nil {
+		return Route{}, err
+	}
+	return Route{Hops: hops}, nil
+}
+
+func (p *parser) route(text string) []Hop {
+	if len(text) > maxLine {
+		p.fail(1, text[:100], fmt.Sprintf("the route is longer than %d octets", maxLine), "write one with fewer or shorter hops")
+		return nil
+	}
+	if i := strings.IndexAny(text, "\r\n"); i >= 0 {
+		p.fail(i+1, text[i:i+1], "a line break", "write the hops in one line, with commas between them")
+		return nil
+	}
+	text, ok := p.clean([]byte(text))
+	if !ok {
+		return nil
+	}
+	list, open := words(text, nil)
+	switch {
+	case open > 0:
+		p.notClosed(text, open)
+		return nil
+	case len(list) == 0:
+		p.fail(1, "", "there is no hop", "write where mail goes, for instance: smtp://mail.isp.example")
+		return nil
+	}
+	n, fold := p.hops(text, list)
+	if i := slices.IndexFunc(list, func(w word) bool { return w.text == "case=ignore" }); fold && i >= 0 {
+		p.fail(list[i].col, list[i].text, "it is an option of entries, and there is no pattern here", "leave it out")
+	}
+	if p.mistakes() > 0 {
+		return nil
+	}
+	return p.table.lists[n]
+}
+
+func newParser(name string) *parser {
+	return &parser{
 		table:   &Table{file: name, seed: maphash.MakeSeed()},
 		lists:   map[string]uint32{},
 		secrets: map[string]Secret{},
 	}
-	if err := p.read(r); err != nil {
-		return nil, fmt.Errorf("route: %s: %w", name, err)
-	}
+}
+
+// err is all that is wrong with what was read.
+func (p *parser) err() error {
 	if p.more > 0 {
-		p.errs = append(p.errs, &Error{name, p.moreFrom, 1, "", fmt.Sprintf("%d more mistakes from this line on", p.more), "mend those above first"})
+		p.errs = append(p.errs, &Error{
+			p.table.file, p.moreFrom, 1, "", fmt.Sprintf("%d more mistakes from this line on", p.more), "mend those above first",
+		})
 	}
 	if len(p.errs) > 0 {
-		return nil, p.errs
+		return p.errs
 	}
-	p.table.records = strings.Clone(p.records.String()) // without the room that was left for more
-	return p.table, nil
+	return nil
 }
 
 // parser reads a file line by line.
@@ -133,11 +193,15 @@ func (p *parser) clean(line []byte) (string, bool) {
 	return text, true
 }
 
+func (p *parser) notClosed(line string, open int) {
+	p.fail(open, line[open-1:], "the double quote is not closed", "put a \" at the end of the quoted text")
+}
+
 func (p *parser) line(line string) {
 	var open int
 	p.words, open = words(line, p.words[:0])
 	if open > 0 {
-		p.fail(open, line[open-1:], "the double quote is not closed", "put a \" at the end of the quoted text")
+		p.notClosed(line, open)
 		return
 	}
 	if len(p.words) == 0 {
@@ -145,6 +209,12 @@ func (p *parser) line(line string) {
 	}
 	before := p.mistakes()
 	first := p.words[0]
+	if first.text[0] != '"' && p.isAction(first.text) {
+		p.inHops = true
+		p.fail(first.col, first.text, "the line has hops and no pattern", "write whose mail goes there in front of it, for instance: *  "+shorten(first.text))
+		p.inHops = false
+		return
+	}
 	pat := p.pattern(first)
 	wrong := p.mistakes() > before
 	if len(p.words) == 1 {

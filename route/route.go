@@ -33,7 +33,7 @@ func (directRouter) Route(context.Context, Query) (Route, error) { return Route{
 // came from. The hops are shared with the table and must not be changed.
 type Route struct {
 	Hops    []Hop
-	Pattern string // the pattern that matched, as written; "" when no entry did and mail goes direct
+	Pattern string // the pattern that matched, as written; "" when no entry did and mail goes direct, and of ParseRoute
 	File    string // where the entry stands; "" when it came from no file
 	Line    int    // 1-based
 }
@@ -45,7 +45,7 @@ const (
 	MX        Kind = iota // to the recipient domain's mail exchangers ("direct"); the zero value
 	Smarthost             // to the host that the hop names
 	Reject                // fail it with the hop's reply
-	Hold                  // keep it until a person releases it
+	Hold                  // keep it until a person, or a changed route, releases it
 	Discard               // accept and forget it
 )
 

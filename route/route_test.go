@@ -589,7 +589,9 @@ func TestSecretIsNeverPrintedByWhatHoldsIt(t *testing.T) {
 	require.NoError(t, err)
 	h := r.Hops[0]
 	require.Equal(t, "hunter2", h.Secret.Value())
-	for _, v := range []any{table, *table, reloader, r, &r, r.Hops, h, &h, h.Proxy, &h.Proxy, h.Secret, &h.Secret, []any{h.Secret}, map[string]any{"x": h}, struct{ h route.Hop }{h}, struct{ s *route.Secret }{&h.Secret}} {
+	vault := h
+	vault.Secret = route.NewSecret("vault:isp", "hunter2")
+	for _, v := range []any{vault, &vault, vault.Secret, &vault.Secret, []route.Hop{vault}, struct{ h route.Hop }{vault}, table, *table, reloader, r, &r, r.Hops, h, &h, h.Proxy, &h.Proxy, h.Secret, &h.Secret, []any{h.Secret}, map[string]any{"x": h}, struct{ h route.Hop }{h}, struct{ s *route.Secret }{&h.Secret}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%q", "%s", "%x", "%X", "%d"} {
 			text := fmt.Sprintf(verb, v)
 			for _, leak := range []string{"hunter2", "68756e74657232", "68756E74657232", "104 117 110"} {
@@ -605,6 +607,17 @@ func TestSecretIsNeverPrintedByWhatHoldsIt(t *testing.T) {
 		assert.NotContains(t, log.String(), "hunter2", "%T", v)
 	}
 	assert.Contains(t, mustJSON(t, h), `"Secret":"env:SORTIE_TEST_PW"`)
+	assert.Contains(t, mustJSON(t, vault), `"Secret":"vault:isp"`)
+	assert.Contains(t, vault.String(), "secret=vault:isp")
+}
+
+// A secret that the program brings is one like others, and none without a value.
+func TestNewSecret(t *testing.T) {
+	s := route.NewSecret("vault:isp", "hunter2")
+	assert.Equal(t, "hunter2", s.Value())
+	assert.Equal(t, "vault:isp", s.String())
+	assert.False(t, s.IsZero())
+	assert.True(t, route.NewSecret("vault:isp", "").IsZero())
 }
 
 func TestSecretFiles(t *testing.T) {

@@ -12,8 +12,9 @@ import (
 // maxSecret is how long a secret may be, in octets: tokens of some providers take a few thousand.
 const maxSecret = 16 << 10
 
-// A Secret is a password by reference: "env:NAME" or "file:PATH". It is read when the table is loaded. Whatever prints it
-// prints the reference; only Value gives it away. The zero Secret is no secret.
+// A Secret is a password by reference: "env:NAME" or "file:PATH", which [ReadSecret] reads, and a table when it is loaded; or
+// one that the program has from elsewhere, by [NewSecret]. Whatever prints it prints the reference; only Value gives it away.
+// The zero Secret is no secret.
 type Secret struct {
 	ref   string
 	value *string // so that package fmt, which cannot call methods of unexported fields, prints an address
@@ -42,6 +43,19 @@ func ReadSecret(ref string) (Secret, error) {
 		return Secret{}, fmt.Errorf("%s is empty", ref)
 	}
 	return Secret{ref, &value}, nil
+}
+
+// NewSecret is a secret that the program has from elsewhere, a vault for one. name is the reference that is shown instead of
+// the value, such as "vault:isp"; it tells secrets apart for those who read logs, and routes for those who compare what they
+// print, so two secrets should not share one. A routing file cannot name it. An empty value is no secret.
+//
+//	r, err := route.ParseRoute("submission://mail.isp.example")
+//	r.Hops[0].User, r.Hops[0].Secret = "me", route.NewSecret("vault:isp", password)
+func NewSecret(name, value string) Secret {
+	if value == "" {
+		return Secret{}
+	}
+	return Secret{name, &value}
 }
 
 func readSecretFile(name string) ([]byte, error) {
