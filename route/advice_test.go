@@ -59,6 +59,10 @@ func TestParseRoute(t *testing.T) {
 	}
 	r, err := route.ParseRoute("smtp://mail.isp.example")
 	require.NoError(t, err)
+	var router route.Router = r
+	same, err := router.Route(t.Context(), route.Query{Recipient: "x@a.example"})
+	require.NoError(t, err)
+	assert.Equal(t, r, same, "a route is a router")
 	told := route.Explain(route.Query{Recipient: "x@a.example"}, r)
 	assert.Contains(t, told, "by a route of the program, and no entry\n  1. through smtp://mail.isp.example")
 

@@ -52,7 +52,8 @@
 //	hold                         keep until a person releases it, or the route changes
 //	discard                      accept and forget
 //
-// A program that has one way for all mail, or finds ways elsewhere, reads such a list of hops with [ParseRoute].
+// A program that has one way for all mail, or finds ways elsewhere, reads such a list of hops with [ParseRoute];
+// the Route is a Router, too.
 //
 // A smarthost's name is looked up as a host, or as a domain with the option mx=yes. Every hop but the first begins with
 // the condition under which it is tried: "on blocked" (the refusal is about our address or its reputation), "on

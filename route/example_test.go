@@ -34,7 +34,8 @@ func ExampleParseRoute() {
 		return
 	}
 	r.Hops[0].User, r.Hops[0].Secret = "me", route.NewSecret("vault:isp", password)
-	fmt.Println(r)
+	var router route.Router = r // as it is, for queue.Runner
+	fmt.Println(router)
 	// Output:
 	// submission://me@mail.isp.example tls=verified secret=vault:isp
 }

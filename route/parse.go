@@ -42,8 +42,8 @@ func Parse(name string, r io.Reader) (*Table, error) {
 }
 
 // ParseRoute reads the hops of one entry, what stands behind the pattern in a line of a routing file:
-// "direct, on blocked smtp://mail.isp.example". The hops are the caller's own, and may be changed until the route is used. All
-// mistakes are in the error, an [Errors] of no file.
+// "direct, on blocked smtp://mail.isp.example". The hops are the caller's own, and may be changed until the route is used, and the
+// Route is a [Router]. All mistakes are in the error, an [Errors] of no file.
 func ParseRoute(text string) (Route, error) {
 	p := newParser("")
 	p.number, p.inHops = 1, true

@@ -354,9 +354,9 @@ func TestMistakes(t *testing.T) {
 		"a priority of words": {[]string{"-explain", "-to", "a@b", "-priority", "high"}, 64, []string{"-priority: write -9 to 9"}},
 		"to twice":            {[]string{"-from", "", "-to", "a@b", "-to", "<a@b>"}, 64, []string{"-to: a@b is there twice"}},
 		"route": {
-			[]string{"-explain", "-to", "a@b", "-route", "smpt://isp.test"}, 64, []string{`-route:1:1: "smpt://isp.test"`},
+			[]string{"-explain", "-to", "a@b", "-route", "smpt://isp.test"}, 64, []string{`-route: column 1: "smpt://isp.test"`},
 		},
-		"route of nothing": {[]string{"-explain", "-to", "a@b", "-route", " "}, 64, []string{"-route: write where mail goes"}},
+		"route of nothing": {[]string{"-explain", "-to", "a@b", "-route", " "}, 64, []string{"-route: column 1: there is no hop: write where mail goes"}},
 		"route of lines":   {[]string{"-explain", "-to", "a@b", "-route", "hold\n*@c hold"}, 64, []string{"in one line"}},
 		"password in route": {
 			[]string{"-explain", "-to", "a@b", "-route", "smtp://me:" + password + "@isp.test"}, 64, []string{"-route"},

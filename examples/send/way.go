@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/route"
@@ -24,23 +22,11 @@ func (s *sender) newRouter() (route.Router, error) {
 	return table, nil
 }
 
-// parseRoute reads the hops of -route, which are those of a line in a routing file.
+// parseRoute reads the hops of -route, where everything goes.
 func parseRoute(hops string) (route.Router, error) {
-	const pattern = "* "
-	if strings.ContainsAny(hops, "\r\n") {
-		return nil, errors.New("write the hops in one line")
-	}
-	if strings.TrimSpace(hops) == "" {
-		return nil, errors.New("write where mail goes, like smtp://mail.isp.example, or leave the flag out")
-	}
-	table, err := route.Parse("-route", strings.NewReader(pattern+hops+"\n"))
-	var mistakes route.Errors
-	if errors.As(err, &mistakes) {
-		for _, one := range mistakes {
-			one.Column -= len(pattern)
-		}
-	}
-	return table, err
+	r, err := route.ParseRoute(hops)
+	r.Pattern = "-route" // which explanations name
+	return r, err
 }
 
 // A way is a route and the recipients that go there.
@@ -73,9 +59,6 @@ func (s *sender) ways(ctx context.Context) (ways []*way, unrouted []deliver.Outc
 
 // adapt makes a route what the command line says beside it.
 func (s *sender) adapt(r *route.Route) {
-	if s.opts.routes == "" && r.Pattern != "" {
-		r.Pattern, r.File = "-route", ""
-	}
 	if s.opts.tls == route.TLSDefault {
 		return
 	}
