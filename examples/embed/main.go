@@ -1,5 +1,5 @@
-// Command embed sends one mail, the message on its standard input, from a queue on disk: the ten lines of the README with
-// their errors handled. It shows all that a program needs which wants to hand off mail and forget about it. If it is
+// Command embed sends one mail, the message on its standard input, from a queue on disk: the program of the README with flags
+// and an orderly end. It shows all that a program needs which wants to hand off mail and forget about it. If it is
 // interrupted, the mail stays in the spool, and the next run goes on with it.
 //
 //	go run ./examples/embed -from me@example.org -to you@example.net <message.eml
