@@ -183,7 +183,9 @@ func TestRerouteAsksAgainAtOnce(t *testing.T) {
 		if mended.Load() {
 			return took
 		}
-		return refusal(deliver.TempFail, deliver.StageAuth, "535 5.7.8 Wrong password")
+		o := refusal(deliver.TempFail, deliver.StageAuth, "535 5.7.8 Wrong password")
+		o.RouteTrouble = true
+		return o
 	}}
 	play(t, f.through(func(w *world) { w.by(parse(w.t, "* smtp://mail.isp.test")) }), func(w *world) {
 		w.send(queue.To("bob@aol.test")...)

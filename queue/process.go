@@ -22,6 +22,7 @@ type attempt struct {
 	lease    *Lease
 	ctx      context.Context // ends with AttemptTime, or when the Runner is told to put everything back
 	rerouted uint64          // Runner.reroute when the routes were asked for
+	early    bool            // Reroute caused it
 
 	groups   []group
 	ways     []string          // the route of each recipient as text: alike where mail goes the same way
@@ -49,7 +50,7 @@ func (r *Runner) process(l Lease) {
 	defer cancel()
 	n := len(l.Envelope.To)
 	a := &attempt{
-		r: r, lease: &l, ctx: ctx, rerouted: r.reroute.Load(),
+		r: r, lease: &l, ctx: ctx, rerouted: r.reroute.Load(), early: r.early.caused(&l),
 		ways: make([]string, n), outcomes: make([]deliver.Outcome, n), untried: make([]bool, n), away: make([]bool, n),
 	}
 	a.decide()

@@ -116,6 +116,7 @@ type Attempt struct {
 	Time    time.Time       `json:"time,omitzero"`
 	Route   string          `json:"route,omitempty"`   // the hops, as the routing file writes them, of who is not settled
 	Results []AttemptResult `json:"results,omitempty"` // see [MaxResults]
+	Freed   int             `json:"freed,omitempty"`   // tries up to this one that [Runner.Reroute] caused: no steps of the [Schedule]
 }
 
 // An AttemptResult is what one try said about one recipient.
@@ -133,4 +134,5 @@ type AttemptResult struct {
 	Tried []string `json:"tried,omitempty"` // what else was tried, and why each failed: "host (stage): words"
 
 	PossiblyDelivered bool `json:"possibly_delivered,omitempty"` // see deliver.Outcome
+	RouteTrouble      bool `json:"route_trouble,omitempty"`      // see deliver.Outcome
 }

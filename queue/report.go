@@ -260,7 +260,12 @@ func (a *attempt) settled(s Settlement) {
 	if s.Attempt.Time.IsZero() {
 		return
 	}
-	if a.joinOutages() || (a.r.reroute.Load() != a.rerouted && a.moved(s)) {
+	back := a.joinOutages()
+	moved := a.r.reroute.Load() != a.rerouted && a.moved(s)
+	if moved {
+		a.r.early.note(a.lease.Lane, s.Attempt.Time.Add(1)) // after this try, however coarse the clock is
+	}
+	if back || moved {
 		a.free(s)
 	}
 }

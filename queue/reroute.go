@@ -3,10 +3,11 @@ package queue
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
+	"time"
 
-	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/route"
 )
 
@@ -18,7 +19,8 @@ const (
 )
 
 // Reroute makes waiting mail due whose route is another now than at its last try, or whose route itself was in trouble then,
-// with what else waits in its lanes; and releases what a route held that does not hold it any more. Hosts call it after the
+// with what else waits in its lanes; and releases what a route held that does not hold it any more. The tries that it causes
+// are no steps of the [Schedule]: where they fail, mail waits as long as after the try before. Hosts call it after the
 // routes changed, as from [route.Reloader.OnChange]; without it waiting mail takes the new route when its time comes. It returns
 // the number of entries that it freed. What is under way meanwhile is looked at when its attempt ends. The Queue must be an
 // [Inspector].
@@ -79,6 +81,7 @@ func (s *survey) look(ctx context.Context, e *Info) {
 // others of its lane may be held by a person. It ends with the first error.
 func (s *survey) free(ctx context.Context, in Inspector) (freed int, err error) {
 	for lane := range s.moved {
+		s.r.early.note(lane, time.Now())
 		n, err := in.Retry(ctx, Filter{Lane: lane, State: Waiting})
 		if freed += n; err != nil {
 			return freed, err
@@ -122,14 +125,41 @@ func (r *Runner) moved(ctx context.Context, e *Info) (bool, error) {
 }
 
 // routeTrouble reports whether a try ended in trouble with its route: a login or the lookup of a smarthost. New routes may
-// bring a new secret under the same name.
+// bring a new secret under the same name. The lookup of a recipient's own hosts is no route's matter.
 func routeTrouble(last *Attempt) bool {
-	for i := range last.Results {
-		if s := last.Results[i].Stage; s == deliver.StageAuth || (s == deliver.StageRoute && last.Results[i].Result == deliver.TempFail) {
-			return true
-		}
+	return slices.ContainsFunc(last.Results, func(r AttemptResult) bool { return r.RouteTrouble })
+}
+
+// earlyMemory is how long it is remembered that a lane was freed: longer than what is due waits for its turn.
+const earlyMemory = 6 * time.Hour
+
+// early knows the lanes whose mail is tried before its time, because Reroute freed it. The zero value is ready.
+type early struct {
+	mu    sync.Mutex
+	since map[string]time.Time // guarded by mu
+	sweep int                  // guarded by mu
+}
+
+// note is called before mail of a lane is freed.
+func (y *early) note(lane string, now time.Time) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.since == nil {
+		y.since, y.sweep = map[string]time.Time{}, 1024
 	}
-	return false
+	if len(y.since) >= y.sweep {
+		maps.DeleteFunc(y.since, func(_ string, at time.Time) bool { return now.Sub(at) > earlyMemory })
+		y.sweep = max(2*len(y.since), 1024)
+	}
+	y.since[lane] = now
+}
+
+// caused reports whether Reroute freed an entry after its last try.
+func (y *early) caused(l *Lease) bool {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	at, ok := y.since[l.Lane]
+	return ok && !l.Last.Time.IsZero() && l.Last.Time.Before(at) && time.Since(at) <= earlyMemory
 }
 
 // moved reports whether what an attempt has left behind would go another way now: Reroute did not see it waiting or held

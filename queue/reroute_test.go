@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/deliver/lab"
 	"github.com/sortie-mail/sortie/queue"
 	"github.com/sortie-mail/sortie/route"
 )
@@ -183,5 +184,111 @@ func TestRerouteAmongAttempts(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 1000, taken, "and each arrived once")
+	})
+}
+
+// waits is when the only entry is tried next, from now on.
+func (w *world) waits() time.Duration {
+	w.t.Helper()
+	list := w.list(queue.Filter{})
+	require.Len(w.t, list, 1)
+	return time.Until(list[0].Due)
+}
+
+// Of an MX lookup that fails, no line of the routing file is the cause: other routes do not mend it.
+func TestRerouteLeavesWhatNoRouteIsTheCauseOf(t *testing.T) {
+	for name, fails := range map[string]func(w *world){
+		"the MX lookup":      func(w *world) { w.net.FailDNS("aol.test", "MX", lab.DNSServFail) },
+		"the host's address": func(w *world) { w.net.FailDNS("mail.aol.test", lab.AnyName, lab.DNSServFail) },
+		"the login, for now": func(w *world) {
+			w.t.Setenv("QUEUE_TEST", "s3cret")
+			w.net.Server("mail.isp.test:587", lab.Offer{TLS: lab.TLSOffered, Users: map[string]string{"u": "s3cret"}}, lab.Refuse(lab.AtAuth, "454 4.7.0 Not now"))
+			w.by(parse(w.t, "*@aol.test submission://u@mail.isp.test secret=env:QUEUE_TEST"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, fails, func(w *world) {
+				w.send(queue.To("bob@aol.test")...)
+				w.sleep(2 * time.Minute)
+				require.Len(t, w.triesOf("aol.test"), 1)
+				due := w.list(queue.Filter{})[0].Due
+				for range 5 {
+					assert.Zero(t, w.reroute(), "no route of it is another")
+				}
+				assert.Equal(t, due, w.list(queue.Filter{})[0].Due)
+				assert.Len(t, w.triesOf("aol.test"), 1)
+			})
+		})
+	}
+}
+
+// A file of routes is saved often while somebody looks for what is wrong with a smarthost: each time frees what waits for
+// it, and none of these tries brings mail nearer to its longest waits.
+func TestRerouteIsNoStepOfTheSchedule(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fails func(w *world)
+		waits []time.Duration
+	}{
+		"the lookup of the smarthost": {
+			func(w *world) { w.by(parse(w.t, "*@aol.test smtp://nowhere.isp.test")) },
+			[]time.Duration{5 * time.Minute, 15 * time.Minute, 30 * time.Minute},
+		},
+		"a refused login": {
+			func(w *world) {
+				w.t.Setenv("QUEUE_TEST", "s3cret")
+				w.net.Server("mail.isp.test:587", lab.Offer{TLS: lab.TLSOffered, Users: map[string]string{"u": "n3w"}})
+				w.by(parse(w.t, "*@aol.test submission://u@mail.isp.test secret=env:QUEUE_TEST"))
+			},
+			[]time.Duration{30 * time.Minute, time.Hour, 2 * time.Hour},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, func(w *world) {
+				w.runner.Schedule.DelayAfter = -1
+				tt.fails(w)
+			}, func(w *world) {
+				w.send(queue.To("bob@aol.test")...)
+				w.sleep(time.Minute)
+				for step, wait := range tt.waits {
+					for range 3 {
+						assert.Equal(t, 1, w.reroute())
+						assert.InDelta(t, wait, w.waits(), float64(2*time.Second), "step %d", step)
+					}
+					assert.Equal(t, 4*(step+1), w.list(queue.Filter{})[0].Attempts, "each try is told")
+					w.sleep(w.waits() + time.Second)
+				}
+				assert.Greater(t, w.waits(), tt.waits[2]+time.Minute, "the schedule's own tries are steps of it")
+			})
+		})
+	}
+}
+
+// What waits in a lane that is freed is tried too, and had no trouble with its route; and so is what was under way.
+func TestRerouteIsNoStepForOthersOfTheLane(t *testing.T) {
+	f := &far{say: func(_ context.Context, _ route.Route, _ *deliver.Message, to string) deliver.Outcome {
+		o := later
+		if strings.HasPrefix(to, "trouble") {
+			o = deliver.Outcome{Result: deliver.TempFail, Status: "4.4.3", Stage: deliver.StageRoute, Detail: "no such host", RouteTrouble: true}
+		}
+		time.Sleep(time.Minute)
+		return o
+	}}
+	play(t, f.through(), func(w *world) {
+		w.send(queue.To("trouble@aol.test")...)
+		w.send(queue.To("later@aol.test")...)
+		w.sleep(2 * time.Minute)
+		assert.Equal(t, 2, w.reroute())
+		for range 3 { // under way now
+			assert.Zero(t, w.reroute())
+			w.sleep(time.Minute)
+		}
+		w.sleep(time.Minute)
+		for _, e := range w.list(queue.Filter{}) {
+			assert.LessOrEqual(t, time.Until(e.Due), 5*time.Minute, "%v", e.To)
+		}
+		w.sleep(10 * time.Minute)
+		for _, e := range w.list(queue.Filter{}) {
+			assert.Greater(t, time.Until(e.Due), 5*time.Minute, "%v", e.To)
+		}
 	})
 }

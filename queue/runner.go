@@ -54,6 +54,7 @@ type Runner struct {
 	gates   gates
 	records records
 	reroute atomic.Uint64      // counts the calls of Reroute
+	early   early              // the lanes that Reroute freed
 	slots   chan struct{}      // one for each attempt under way
 	freed   chan struct{}      // has a value after a slot became free
 	stop    chan struct{}      // closed by Shutdown: no more leases

@@ -175,7 +175,7 @@ func (a *attempt) again(now time.Time) (next time.Time, unreached bool, pause ti
 		case a.away[i]:
 			t = inTime(a.r.gates.crowded(now), now, late, expires)
 		case !a.uncounted(i):
-			t = inTime(now.Add(a.r.Schedule.wait(a.lease.Attempts, o.Reason.Retry)), now, late, expires)
+			t = inTime(now.Add(a.r.Schedule.wait(a.step(), o.Reason.Retry)), now, late, expires)
 		}
 		if next.IsZero() || t.Before(next) {
 			next = t
@@ -186,6 +186,17 @@ func (a *attempt) again(now time.Time) (next time.Time, unreached bool, pause ti
 		}
 	}
 	return next, unreached, pause
+}
+
+// step is which wait of the schedule follows, from 0 on: that of the try before, where new routes caused this one.
+func (a *attempt) step() int { return max(a.lease.Attempts-a.freed(), 0) }
+
+// freed is how many of the tries of the entry new routes caused, this one included.
+func (a *attempt) freed() int {
+	if a.early {
+		return a.lease.Last.Freed + 1
+	}
+	return a.lease.Last.Freed
 }
 
 // slowDown is how long a lane rests whose destination asks for less mail at once.
@@ -279,7 +290,7 @@ func (a *attempt) history(now time.Time) Attempt {
 			ways[i] = ""
 		}
 	}
-	h := Attempt{Time: now, Route: waysText(ways), Results: make([]AttemptResult, 0, min(len(a.outcomes), MaxResults))}
+	h := Attempt{Time: now, Route: waysText(ways), Results: make([]AttemptResult, 0, min(len(a.outcomes), MaxResults)), Freed: a.freed()}
 	type kind struct {
 		result deliver.Result
 		stage  deliver.Stage
@@ -303,7 +314,7 @@ func (a *attempt) result(i int) AttemptResult {
 	o := &a.outcomes[i]
 	r := AttemptResult{
 		Recipient: a.lease.Envelope.To[i].Address, Result: o.Result, Status: o.Status, Reply: o.Reply, Detail: o.Detail,
-		Stage: o.Stage, Host: o.Host, PossiblyDelivered: o.PossiblyDelivered,
+		Stage: o.Stage, Host: o.Host, PossiblyDelivered: o.PossiblyDelivered, RouteTrouble: o.RouteTrouble,
 	}
 	if o.Addr.IsValid() {
 		r.Addr = o.Addr.String()

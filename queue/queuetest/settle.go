@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/queue"
 )
@@ -135,8 +136,11 @@ func (s *suite) leaseDoesNotSurvive() {
 
 func (s *suite) stateSurvives() {
 	s.enqueue("1@a.test", "2@a.test")
+	tried := attempt(1)
+	tried.Freed = 3
+	tried.Results = []queue.AttemptResult{{Recipient: "2@a.test", Status: "4.4.3", Stage: deliver.StageRoute, RouteTrouble: true}}
 	s.settle(s.leaseOne(), queue.Settlement{
-		Attempt: attempt(1), Done: []string{"1@a.test"}, Warned: []string{"2@a.test"}, Next: time.Now().Add(time.Hour),
+		Attempt: tried, Done: []string{"1@a.test"}, Warned: []string{"2@a.test"}, Next: time.Now().Add(time.Hour),
 	})
 	s.reopen()
 	s.reopen()
@@ -145,6 +149,8 @@ func (s *suite) stateSurvives() {
 	l := s.leaseOne()
 	assert.Equal(s, []string{"2@a.test"}, addresses(l))
 	assert.Equal(s, 1, l.Attempts)
+	assert.Equal(s, tried.Results, l.Last.Results, "a Runner goes by whether it was the route's trouble")
+	assert.Equal(s, 3, l.Last.Freed)
 	assert.True(s, l.Warned["2@a.test"])
 	d, err := s.q.Show(s.ctx, l.ID)
 	require.NoError(s, err)
