@@ -15,9 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	gosmtp "github.com/emersion/go-smtp"
 	"github.com/stretchr/testify/assert"
@@ -183,20 +181,6 @@ func BenchmarkFiftyHosts(b *testing.B) {
 			b.ReportMetric(float64(peak())/(1<<20), "peak-MiB")
 		})
 	}
-}
-
-// peak is the most memory that this process has had, in octets.
-func peak() int64 {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return u.Maxrss << 10
-}
-
-// cpu is the CPU time of this process so far.
-func cpu() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // fixed is a resolver that knows one answer.
