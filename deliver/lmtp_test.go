@@ -88,6 +88,23 @@ func TestLMTPInChunks(t *testing.T) {
 	})
 }
 
+// A no in the middle of the message may be the first recipient's alone.
+//
+// std: C18
+func TestLMTPThatRefusesInTheMiddle(t *testing.T) {
+	for to, want := range map[string]deliver.Result{"a@aol.test": deliver.PermFail, "a@aol.test b@aol.test": deliver.TempFail} {
+		inMemory(t, func(t *testing.T, w *world) {
+			rcpts := strings.Fields(to)
+			w.Server("store.test:24", lab.Script("S: 220 x\nC: LHLO *\nS: 250 x\nC: MAIL *\nS: 250 x\n"+
+				strings.Repeat("C: RCPT *\nS: 250 x\n", len(rcpts))+"C: DATA\nS: 354 x\nC: Subject: *\nS: 550 5.7.1 a says no\nS-CLOSE"))
+			for _, o := range w.all(t, by(t, "lmtp://store.test:24"), letterOf(strings.Repeat(megabytes, 8), rcpts...)) {
+				require.Equal(t, want, o.Result, "%v", o)
+				require.Equal(t, "550 5.7.1 a says no", o.Reply.Wire())
+			}
+		})
+	}
+}
+
 // std: C18
 func TestLMTPKnowsNoHELO(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {

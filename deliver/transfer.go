@@ -362,6 +362,9 @@ func (t *transfer) lost(e *Error) *Error {
 	case e == nil:
 		return nil
 	}
+	if t.lmtp && len(t.taken) > 1 { // said in the middle of the message it is about one of them, or about all
+		e.soften()
+	}
 	possibly := t.out && !e.unsent
 	if possibly && e.Reply.Code == 421 {
 		n := len(t.taken)
