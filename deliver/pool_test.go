@@ -97,39 +97,6 @@ func TestAConnectionThatDiedIdleIsNotAnAttempt(t *testing.T) {
 	}
 }
 
-// What a host said while its connection was idle is noticed before it is used.
-//
-// std: C15
-func TestWhatWasSaidToAnIdleConnection(t *testing.T) {
-	for name, said := range map[string]string{
-		"goodbye":            "S: 421 4.4.2 idle for too long\nS-CLOSE",
-		"goodbye, and open":  "S: 421 4.4.2 idle for too long\nS: 421 bye\nS-HANG",
-		"nothing":            "S-CLOSE",
-		"what was not asked": "S: 250 2.0.0 ok\nS: 250 bye\nS-HANG",
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := sockets(t)
-			mx, err := w.Listen("mx.aol.test", "127.0.0.1:0",
-				lab.Script(upToBody+"C-BODY\nS: 250 taken\nS-WAIT 20ms\n"+said+"\n----\n"+upToBody+"C-BODY\nS: 250 taken\n"))
-			require.NoError(t, err)
-			w.d.Limits.IdleTime = time.Hour
-			direct := by(t, "smtp://"+mx.Addr())
-			require.Equal(t, deliver.Delivered, w.one(t, direct).Result)
-			if strings.HasSuffix(said, "S-HANG") {
-				require.NoError(t, mx.WaitTranscript(t.Context(), "bye")) // and what stands before it was sent
-			} else {
-				require.NoError(t, mx.Wait(t.Context(), func() bool { _, open := mx.Connections(); return open == 0 }))
-			}
-			o := w.one(t, direct)
-			require.Equal(t, deliver.Delivered, o.Result, "%v", o)
-			require.Empty(t, o.Tried)
-			require.Contains(t, w.said.by('*'), "the host ended the connection while it was idle")
-			require.Equal(t, 2, strings.Count(strings.Join(w.said.by('C'), "\n"), "MAIL FROM"), "nothing was said to it")
-			require.Equal(t, 2, opened(mx))
-		})
-	}
-}
-
 // Domains that share a host share its connections, whatever they call it by, and not where their routes ask for more.
 //
 // std: C15
