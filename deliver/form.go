@@ -85,11 +85,13 @@ func (t *transaction) promises() *Error {
 		switch left := by.seconds(); {
 		case !caps.deliverBy && lmtp: // which is delivery itself
 		case !caps.deliverBy:
-			return lackErr("5.4.7", "the message is to come back when it is late, and %s does not promise that (it offers no DELIVERBY)", t.s.host)
+			return lackErr("5.4.7", "the message is to come back when it is late, and %s does not promise that (it offers no DELIVERBY)",
+				t.s.host)
 		case left <= 0:
 			return permErr(StageMail, "5.4.7", "the message was to be delivered by %s", by.Time.UTC().Format(time.RFC3339))
 		case left < caps.minBy:
-			return lackErr("5.4.7", "the message is to be delivered within %d s, and %s promises nothing below %d s", left, t.s.host, caps.minBy)
+			return lackErr("5.4.7", "the message is to be delivered within %d s, and %s promises nothing below %d s",
+				left, t.s.host, caps.minBy)
 		}
 	}
 	return nil
@@ -162,8 +164,7 @@ func (t *transaction) fits(known *survey) *Error {
 	}
 	octets := known.octets(t.form.need)
 	if most := t.s.caps.maxSize; most > 0 && octets > most { // RFC 1870, section 6.1
-		e := lackErr("5.3.4", "the message has %d octets, and %s takes at most %d", octets, t.s.host, most)
-		return e
+		return lackErr("5.3.4", "the message has %d octets, and %s takes at most %d", octets, t.s.host, most)
 	}
 	return nil
 }
@@ -179,7 +180,8 @@ func (t *transaction) asItIs(known *survey) *Error {
 	case n.noBinary && known.binary:
 		return lackErr("5.6.3", "the message has binary content, and %s does not take it (it offers no BINARYMIME)", t.s.host)
 	}
-	return lackErr("5.6.3", "the message has lines of more than %d octets, and %s does not take them (it offers no CHUNKING)", longestLine, t.s.host)
+	return lackErr("5.6.3", "the message has lines of more than %d octets, and %s does not take them (it offers no CHUNKING)",
+		longestLine, t.s.host)
 }
 
 func (t *transaction) mailCommand(from string, known *survey) string {

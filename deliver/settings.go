@@ -54,7 +54,8 @@ func orElse[T int | uint16 | time.Duration](v, def T) T {
 func (t Timeouts) filled() Timeouts {
 	return Timeouts{
 		Connect: orElse(t.Connect, 30*time.Second), NextAddress: orElse(t.NextAddress, 250*time.Millisecond),
-		Greeting: orElse(t.Greeting, 5*time.Minute), EHLO: orElse(t.EHLO, 5*time.Minute), TLS: orElse(t.TLS, time.Minute), Auth: orElse(t.Auth, 2*time.Minute), Mail: orElse(t.Mail, 5*time.Minute),
+		Greeting: orElse(t.Greeting, 5*time.Minute), EHLO: orElse(t.EHLO, 5*time.Minute), TLS: orElse(t.TLS, time.Minute),
+		Auth: orElse(t.Auth, 2*time.Minute), Mail: orElse(t.Mail, 5*time.Minute),
 		Rcpt: orElse(t.Rcpt, 5*time.Minute), Data: orElse(t.Data, 2*time.Minute), Block: orElse(t.Block, 3*time.Minute),
 		Dot: orElse(t.Dot, 10*time.Minute), Quit: orElse(t.Quit, 2*time.Second), Total: orElse(t.Total, time.Hour),
 	}
