@@ -765,8 +765,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(designFile)
 	f.Add("\"a b\"@x.example reject \"550 \\\"no\\\"\" # c\n*@*.b lmtp://unix:/x, on any smtp://[::1]:26 mx=no")
 	f.Fuzz(func(t *testing.T, text string) {
-		if strings.Contains(text, "file:") { // must not read whatever it finds
-			t.Skip()
+		if strings.Contains(text, "file:") {
+			t.Skip("a secret=file: would read whatever the fuzzer finds")
 		}
 		table, err := route.Parse("routes", strings.NewReader(text))
 		var mistakes route.Errors
