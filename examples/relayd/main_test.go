@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -314,18 +315,10 @@ func (w *world) host(domain string, behaviours ...lab.Behaviour) *lab.Server {
 	w.t.Helper()
 	w.last++
 	ip := fmt.Sprintf("127.0.0.%d", w.last)
-	first := w.port == ""
-	if first {
+	if w.port == "" {
 		w.port = freePort(w.t)
 	}
 	s, err := w.Listen("mx."+domain, net.JoinHostPort(ip, w.port), behaviours...)
-	for range 10 {
-		if err == nil || !first {
-			break
-		}
-		w.port = freePort(w.t) // somebody took it in the meantime
-		s, err = w.Listen("mx."+domain, net.JoinHostPort(ip, w.port), behaviours...)
-	}
 	require.NoError(w.t, err)
 	require.NoError(w.t, w.Zone(domain, "@ MX 10 mx\nmx A "+ip))
 	return s
@@ -336,15 +329,22 @@ func offering(more ...string) lab.Behaviour {
 	return lab.Offer{Capabilities: append(lab.DefaultCapabilities(), more...)}
 }
 
-// freePort finds a port that is free on every loopback address.
+// ports counts those that freePort has given.
+var ports atomic.Int64
+
+// freePort is a port that is free on every loopback address, and another one each time. It is below those that the system
+// gives to listeners and connections which ask for any, so that none of them takes it before the hosts of a world do.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	require.NoError(t, err)
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
+	for range 100 {
+		port := strconv.Itoa(10000 + (os.Getpid()*50+int(ports.Add(1)))%10000)
+		if l, err := net.Listen("tcp", ":"+port); err == nil {
+			require.NoError(t, l.Close())
+			return port
+		}
+	}
+	t.Fatal("no port of a hundred is free")
+	return ""
 }
 
 // flags lead relayd into the world.
