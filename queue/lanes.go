@@ -53,17 +53,17 @@ type news struct {
 
 // room is LeaseRequest.Room. In a crowd a lane that has proven nothing has one attempt: thousands that hang together shall leave
 // room for others for as long as they can.
-func (ls *lanes) room(lane string, leased int) int {
+func (ls *lanes) room(ask Ask) Grant {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	limit, proven := min(startConcurrency, ls.max), false
-	if s := ls.known[lane]; s != nil {
+	if s := ls.known[ask.Lane]; s != nil {
 		limit, proven = s.limit, s.proven
 	}
 	if !proven && ls.crowded() {
 		limit = 1
 	}
-	return limit - leased
+	return Grant{N: limit - ask.Leased}
 }
 
 func (ls *lanes) begin(lane string) {

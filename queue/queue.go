@@ -61,10 +61,26 @@ type LeaseRequest struct {
 	Max int           // entries; at least 1
 	For time.Duration // how long the leases last; at least a second
 
-	// Room says how many more entries the caller takes from a lane of which leased entries are out now. A lane
-	// without room is asked about again when one of its leases is settled. nil is no limit. It is called with
-	// locks held and must return at once without calling the queue.
-	Room func(lane string, leased int) int
+	// Room says how many more entries the caller takes from a lane now. nil is no limit. It is called with locks held and
+	// must return at once without calling the queue.
+	Room func(Ask) Grant
+}
+
+// An Ask is the question whether a caller of Lease has room for an entry of a lane.
+type Ask struct {
+	Lane       string
+	Site       string // to which the lane belongs, see [Settlement]; "" where none is known
+	Leased     int    // entries of the lane that are leased now
+	SiteLeased int    // entries of all lanes of the site that are
+}
+
+// A Grant is the answer. Where there is no room, the lane is asked about again when one of its leases is settled or at the
+// time Again, whichever comes first; where none of it is leased and Again is zero, after a second. Of a site without room all
+// lanes are left alone, at no cost, until one of the site's leases is settled or Again comes.
+type Grant struct {
+	N     int       // entries that there is room for
+	Again time.Time // when to ask again where there is none; the zero time is when a lease is settled
+	Site  string    // names the site that has no room, to which the lane belongs from now on; "": it is the lane alone
 }
 
 // A Lease is an entry that one caller may work on until a certain time.
@@ -100,6 +116,10 @@ type Settlement struct {
 	// What the attempt says about the lane. Hints: a backend may forget them in a crash.
 	Pause time.Duration // nothing more of the lane is leased for this long, because the destination asks for it
 	Wake  bool          // the destination took mail: the lane's pause ends, and its entries that are Unreached are due
+
+	// Site names the group to which the lane belongs, whose lanes share the limits of [LeaseRequest.Room]; "" leaves it in that
+	// in which it is. It is forgotten with the lane's last entry.
+	Site string
 
 	// WakeLanes are other lanes to wake in the same way: their mail waits for the smarthost that has taken this.
 	WakeLanes []string

@@ -174,11 +174,11 @@ func sender(ctx context.Context, q *Queue, worker int, say func(...any)) {
 
 func settler(ctx context.Context, q *Queue, say func(...any)) {
 	for ctx.Err() == nil {
-		leases, _, err := q.Lease(ctx, queue.LeaseRequest{Max: 1, For: time.Hour, Room: func(lane string, _ int) int {
-			if lane == "a.test" {
-				return 100
+		leases, _, err := q.Lease(ctx, queue.LeaseRequest{Max: 1, For: time.Hour, Room: func(ask queue.Ask) queue.Grant {
+			if ask.Lane == "a.test" {
+				return queue.Grant{N: 100}
 			}
-			return 0
+			return queue.Grant{}
 		}})
 		if err != nil || len(leases) == 0 {
 			continue

@@ -197,8 +197,8 @@ func number(from string) (n int) {
 // try leases an entry, and settles it with a report or puts it back.
 func (c *powerCut) try(q *Queue, rng *rand.Rand) error {
 	ctx := context.Background()
-	leases, _, err := q.Lease(ctx, queue.LeaseRequest{Max: 1, For: time.Hour, Room: func(lane string, _ int) int {
-		return strings.Count(lane, "test") - strings.Count(lane, "src") // reports stay, to be counted
+	leases, _, err := q.Lease(ctx, queue.LeaseRequest{Max: 1, For: time.Hour, Room: func(ask queue.Ask) queue.Grant {
+		return queue.Grant{N: strings.Count(ask.Lane, "test") - strings.Count(ask.Lane, "src")} // reports stay, to be counted
 	}})
 	if err != nil || len(leases) == 0 {
 		return err

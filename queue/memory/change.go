@@ -148,6 +148,9 @@ func (x *Index) hint(name string, s queue.Settlement, now time.Time) {
 		x.hint(other, queue.Settlement{Wake: true}, now)
 	}
 	l := x.lanes[name]
+	if l != nil {
+		x.enter(l, s.Site)
+	}
 	until := now.Add(s.Pause)
 	switch {
 	case s.Wake && l != nil:

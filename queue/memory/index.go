@@ -26,6 +26,7 @@ type Index struct {
 	messages map[queue.ID]*message
 	order    order
 	lanes    map[string]*lane
+	sites    map[string]*site
 	pauses   pauses
 	timers   laneHeap
 	rings    rings
@@ -43,6 +44,7 @@ func NewIndex(dropped func(Message)) *Index {
 		changed:  make(chan struct{}, 1),
 		messages: map[queue.ID]*message{},
 		lanes:    map[string]*lane{},
+		sites:    map[string]*site{},
 		pauses:   pauses{until: map[string]time.Time{}},
 		leases:   map[uint64]*entry{},
 		dropped:  dropped,
@@ -176,6 +178,7 @@ func (x *Index) forget(l *lane) {
 	if l.entries > 0 || l.place != nowhere {
 		return
 	}
+	x.exit(l)
 	delete(x.lanes, l.name)
 	x.pauses.begin(l.name, l.paused)
 }
@@ -197,6 +200,10 @@ func (x *Index) endLease(e *entry) {
 	e.token = 0
 	l := e.lane
 	l.leased--
+	if l.site != nil {
+		l.site.leased--
+		x.settledIn(l.site)
+	}
 	if l.place == isFull {
 		l.place = nowhere
 		x.place(l)

@@ -21,6 +21,7 @@ type lane struct {
 	wake    time.Time // its key there
 	in      tier      // of the ring in which it is
 	slot    uint64    // its place there
+	site    *site     // nil where none is known
 }
 
 type place uint8

@@ -51,19 +51,16 @@ func (x *Index) wake(now time.Time) {
 }
 
 // serve takes one entry from a lane whose turn it is, and puts the lane where it belongs next.
-func (x *Index) serve(l *lane, now time.Time, room func(string, int) int) *entry {
+func (x *Index) serve(l *lane, now time.Time, room func(queue.Ask) queue.Grant) *entry {
 	if len(l.levels) == 0 || l.next().After(now) {
 		x.place(l)
 		return nil
 	}
-	if room != nil && room(l.name, l.leased) < 1 {
-		l.place = isFull
-		if l.leased == 0 { // nobody will settle anything: ask again soon
-			l.place = nowhere
-			l.paused = now.Add(time.Second)
-			x.place(l)
+	if room != nil {
+		if g := room(l.ask()); g.N < 1 {
+			x.setAside(l, g, now)
+			return nil
 		}
-		return nil
 	}
 	e := l.best(now)
 	l.take(e)
@@ -81,6 +78,9 @@ func (x *Index) lease(e *entry, until time.Time) queue.Lease {
 	x.leases[e.token] = e
 	heap.Push(&x.ends, e)
 	e.lane.leased++
+	if e.lane.site != nil {
+		e.lane.site.leased++
+	}
 	m := e.msg
 	l := queue.Lease{
 		Token: e.token, Until: until, ID: m.ID, Lane: e.Lane, Accepted: m.Accepted, Size: m.Size, Hops: m.Hops,

@@ -35,11 +35,11 @@ func (s *suite) room() {
 		s.enqueue("x@full.test")
 	}
 	s.enqueue("x@free.test")
-	room := func(lane string, leased int) int {
-		if lane == "full.test" {
-			return 2 - leased
+	room := func(ask queue.Ask) queue.Grant {
+		if ask.Lane == "full.test" {
+			return queue.Grant{N: 2 - ask.Leased}
 		}
-		return 10
+		return queue.Grant{N: 10}
 	}
 	var got []string
 	for range 10 {
@@ -54,7 +54,7 @@ func (s *suite) roomAgain() {
 	for range 3 {
 		s.enqueue("x@a.test")
 	}
-	one := func(_ string, leased int) int { return 1 - leased }
+	one := func(ask queue.Ask) queue.Grant { return queue.Grant{N: 1 - ask.Leased} }
 	for range 3 {
 		leases, _, err := s.q.Lease(s.ctx, queue.LeaseRequest{Max: 5, For: time.Hour, Room: one})
 		require.NoError(s, err)
