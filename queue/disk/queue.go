@@ -25,6 +25,11 @@ type Options struct {
 	MinFree int64        // Enqueue fails with queue.ErrFull where the disk has less room than this; 0 is 32 MiB, negative is no check
 	Logger  *slog.Logger // where damage and repair are told; nil is slog.Default
 
+	// MaxIntake is how many octets the bodies of messages that come in may take in memory together; 0 is 64 MiB, negative is
+	// no limit, and 1 MiB the least. Over it Enqueue waits, and after 10 s fails with queue.ErrFull. A message takes what has
+	// come of it, twice that at most; of those over 128 KiB no more than that is in memory.
+	MaxIntake int64
+
 	storage     storage // nil is the machine's
 	segmentSize int64   // 0 is defaultSegment
 }
@@ -37,11 +42,13 @@ type Queue struct {
 	dir     string
 	opts    Options
 	disk    storage
+	io      ioCounter
 	logger  *slog.Logger
 	ctx     context.Context // for the logger
 	lock    io.Closer
 	index   *memory.Index
 	ids     memory.IDs
+	intake  *intake
 	log     *log
 	clock   clock
 	cleaner cleaner
@@ -62,7 +69,7 @@ var (
 // It fails with a [*LockedError] where another process has it open, and with an error that says what to do where
 // the folder cannot be written or is of a newer format.
 func (o Options) Open(dir string) (*Queue, error) {
-	q := &Queue{dir: dir, opts: o, logger: o.Logger, ctx: context.Background()}
+	q := &Queue{dir: dir, opts: o, logger: o.Logger, ctx: context.Background(), intake: newIntake(o.MaxIntake)}
 	if q.logger == nil {
 		q.logger = slog.Default()
 	}
@@ -75,7 +82,7 @@ func (o Options) Open(dir string) (*Queue, error) {
 	if q.opts.segmentSize == 0 {
 		q.opts.segmentSize = defaultSegment
 	}
-	q.disk = q.opts.storage
+	q.disk = counted{q.opts.storage, &q.io}
 	if err := q.makeFolders(); err != nil {
 		return nil, err
 	}
@@ -165,7 +172,8 @@ func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 		return "", err
 	}
 	in := queue.NewIntake(body, q.opts.MaxSize)
-	data, err := io.ReadAll(io.LimitReader(in, inlineMax+1))
+	data, held, err := q.intake.read(ctx, in, inlineMax+1)
+	defer q.intake.give(held)
 	if err != nil {
 		return "", err
 	}
