@@ -273,9 +273,10 @@ func (s *suite) workers() {
 	var mu sync.Mutex
 	seen := map[string]int{}
 	var workersDone sync.WaitGroup
+	end := time.Now().Add(10 * time.Second) // of a backend that loses some
 	for range workers {
 		workersDone.Go(func() {
-			for {
+			for time.Now().Before(end) {
 				mu.Lock()
 				n := len(seen)
 				mu.Unlock()
@@ -294,6 +295,7 @@ func (s *suite) workers() {
 	}
 	senders.Wait()
 	workersDone.Wait()
+	assert.Len(s, seen, 2*messages)
 	for key, n := range seen {
 		assert.Equal(s, 1, n, key)
 	}

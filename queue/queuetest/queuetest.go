@@ -50,20 +50,26 @@ func Run(t *testing.T, b Backend) {
 			continue
 		}
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := &suite{TB: t, ctx: t.Context(), backend: b, q: b.New(t)}
-				defer func() { s.q.Close() }()
-				test.run(s)
-			})
+			synctest.Test(t, func(t *testing.T) { test.on(t, b) })
 		})
 	}
 }
 
-var tests = []struct {
+// A conformance is a test of some promises.
+type conformance struct {
 	name   string
 	run    func(*suite)
-	reopen bool
-}{
+	reopen bool // it needs a backend that keeps something
+}
+
+// on runs the test on a new queue.
+func (c *conformance) on(t testing.TB, b Backend) {
+	s := &suite{TB: t, ctx: t.Context(), backend: b, q: b.New(t)}
+	defer func() { s.q.Close() }()
+	c.run(s)
+}
+
+var tests = []conformance{
 	{"a message is leased as it was enqueued", (*suite).asEnqueued, false},
 	{"what an envelope asks for is kept", (*suite).asked, false},
 	{"a message has an entry a lane", (*suite).lanes, false},
