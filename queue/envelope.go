@@ -34,6 +34,10 @@ type Envelope struct {
 	// DeliverBy is BY (RFC 2852): when its time is over, the message comes back with status 5.4.7, or its sender is told that it
 	// is late, once and in place of the Schedule's own warning. What is held then is looked at when it is released.
 	DeliverBy deliver.DeliverBy `json:"deliverby,omitzero"`
+
+	// Key makes Enqueue idempotent: a message with the key of one that was accepted within [KeyMemory], or is in the queue, is not
+	// enqueued again, see [Queue]. It is any text of at most [MaxKey] octets; "" is none.
+	Key string `json:"key,omitempty"`
 }
 
 // MaxPriority is the highest priority; the lowest is -MaxPriority.
@@ -75,7 +79,7 @@ func (e *Envelope) Validate() error {
 	if e.Priority < -MaxPriority || e.Priority > MaxPriority {
 		return &EnvelopeError{"priority", strconv.Itoa(e.Priority), "write -9 to 9 (RFC 6710)"}
 	}
-	return nil
+	return checkKey(e.Key)
 }
 
 // LaneOf is the lane of a recipient: its domain, as an A-label in lower case (RFC 5321, section 2.4).

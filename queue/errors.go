@@ -16,7 +16,7 @@ var (
 
 // An EnvelopeError is what no retry would make acceptable: at the door a 5xx.
 type EnvelopeError struct {
-	Field   string // "reverse-path", "recipient", "recipients", "priority", "message"
+	Field   string // "reverse-path", "recipient", "recipients", "priority", "key", "message", "note", "notes"
 	Value   string // the offending text; "" where it has none
 	Problem string // what is wrong, and what to write instead
 }

@@ -28,6 +28,10 @@ type Queue interface {
 	// directory entry that leads to them are durable (of a memory queue: kept until the process ends). When it
 	// returns an error, nothing of the message is in the queue.
 	//
+	// Where a message with the same [Envelope.Key] was accepted within [KeyMemory], or is in the queue still, nothing is enqueued,
+	// and the ID is that message's, whatever the envelope and body are; body may be read or not. Of two calls with one key
+	// at the same time, the later one waits for the outcome of the other.
+	//
 	// Errors: an [*EnvelopeError] for an envelope or a message that no retry would make acceptable; one that wraps
 	// [ErrFull] when there is no room now; one that wraps [ErrClosed]; an error of body as it is.
 	Enqueue(ctx context.Context, env Envelope, body io.Reader) (ID, error)
@@ -41,7 +45,7 @@ type Queue interface {
 	// Changed has a value after anything happened that may let Lease return more, or sooner, than it said.
 	Changed() <-chan struct{}
 
-	// Settle ends a lease. The outcome, the time of the next try and the reports that follow from the outcome
+	// Settle ends a lease. The outcome, the time of the next try, and the reports and notes that follow from the outcome
 	// become durable together: after a crash either all of it happened or nothing. It fails with
 	// [ErrLeaseLost], and changes nothing, where the lease had ended or the entry was deleted; any other error
 	// leaves the lease as it was, and Settle may be called again.
@@ -108,6 +112,7 @@ type Settlement struct {
 	Warned  []string     // recipients whose delay is reported by this settlement
 	Hold    string       // why the others are held; "" leaves them waiting
 	Reports []Submission // mail that follows from it
+	Notes   []Note       // facts that follow from it, where the queue is a [Notebook]
 
 	// Unreached says that the others wait because of the destination, and not for a reason of their own: a Wake of
 	// their lane makes them due.

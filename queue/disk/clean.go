@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"time"
 
 	"github.com/sortie-mail/sortie/queue/memory"
 )
@@ -74,6 +75,7 @@ func (q *Queue) began(s *segment) {
 
 // clean removes what it can, and moves what is worth moving.
 func (q *Queue) clean() {
+	q.notes.Sweep(time.Now())
 	for {
 		oldest, wasteful := q.oldest()
 		switch {
@@ -122,7 +124,7 @@ func (q *Queue) removeOldest(s *segment) error {
 	return s.file.Close()
 }
 
-// moveAll writes the live messages of a segment anew at the end of the log. It reports false where it made no
+// moveAll writes the live messages and notes of a segment anew at the end of the log. It reports false where it made no
 // progress: all of them are being settled just now, or the disk is full.
 func (q *Queue) moveAll(s *segment) bool {
 	messages := q.index.Messages(func(m *memory.Message) bool { return m.Body.(place).seg == s })
@@ -137,7 +139,7 @@ func (q *Queue) moveAll(s *segment) bool {
 			moved = true
 		}
 	}
-	return moved
+	return q.moveNotes(s) || moved
 }
 
 func (q *Queue) move(m memory.Message) bool {

@@ -53,6 +53,7 @@ func (q *Queue) checkClock() {
 	}
 	q.logger.Warn("the clock has jumped; mail neither expires nor waits by that", "by", jump)
 	q.index.Rebase(now)
+	q.notes.Rebase(now)
 	rec, err := newRecord(typeClock, clockMeta{Jump: jump})
 	if err == nil {
 		_, _, err = q.log.append(rec)

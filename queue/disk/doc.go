@@ -3,13 +3,13 @@
 //	spool, err := disk.Open("spool")
 //	id, err := spool.Enqueue(ctx, queue.Envelope{From: "me@example.org", To: queue.To("you@aol.com")}, message)
 //
-// [Queue] implements [queue.Queue] and [queue.Inspector]; one process at a time has a spool open.
+// [Queue] implements [queue.Queue], [queue.Inspector] and [queue.Notebook]; one process at a time has a spool open.
 //
-// # Layout, format 2
+// # Layout, format 3
 //
 // A spool is a folder:
 //
-//	format              "sortie disk queue, format 2", and the mark of this spool: 16 random hexadecimal digits
+//	format              "sortie disk queue, format 3", and the mark of this spool: 16 random hexadecimal digits
 //	lock                held by the process that has the spool open; says which
 //	log/0000000001.log  segments of one append-only log, in order
 //	large/ID            bodies of more than 128 KiB, a file each
@@ -18,7 +18,7 @@
 //
 // A segment is text but for the bodies, and can be read with less. It starts with a line
 //
-//	sortie-log 2 MARK LAST-ID
+//	sortie-log 3 MARK LAST-ID
 //
 // and holds records, each of a header line, one line of JSON, the body, and a line break:
 //
@@ -29,8 +29,8 @@
 // Lengths are decimal octets, checksums CRC-32C in hexadecimal. The mark is secret from the senders of mail, so that
 // no message can hold what looks like a record. The types are "mail" (a message: its envelope, and once it was moved the
 // state of its entries), "settle" (an outcome, with the reports that follow from it: the JSON describes them, their
-// bodies stand one after the other), "change" (what a person did), and "clock" (the clock jumped; times before move
-// by this much). To see the envelopes and outcomes of a spool without its bodies:
+// bodies stand one after the other), "change" (what a person did), "notes" (see [queue.Notebook]; those that follow
+// from an outcome stand in its record), and "clock" (the clock jumped; times before move by this much). To see the envelopes and outcomes of a spool without its bodies:
 //
 //	grep -ah -A1 "^=$(sed -n 2p spool/format) " spool/log/*.log | grep -a '^{'
 //
@@ -40,11 +40,11 @@
 // has no room for is taken back, and the call fails with [queue.ErrFull]; a failed fsync ends all writing and leasing, because
 // nobody knows what reached the disk (what was acknowledged before it is safe, and is there after a restart).
 // The oldest segment is removed when nothing in it is alive; when dead mail takes more room than
-// live mail, the live messages of the oldest segment are written anew at the log's end first. Segments go in order only, each
+// live mail, the live messages and notes of the oldest segment are written anew at the log's end first. Segments go in order only, each
 // durably before the next, so that a settlement is never forgotten before the message that it settles.
 //
-// A spool of format 1, whose envelopes know no BINARYMIME, REQUIRETLS, MT-PRIORITY and DELIVERBY, is used as it is, and is one of
-// format 2 from its opening on.
+// A spool of format 2, which knows no notes and no keys, and one of format 1, whose envelopes know no BINARYMIME, REQUIRETLS,
+// MT-PRIORITY and DELIVERBY either, are used as they are, and are of format 3 from their opening on.
 //
 // Repair is automatic at Open: a region whose checksum is wrong, or that the disk cannot read, is copied to damaged/, logged with
 // what it held, and passed over; everything after it is used. A log that belongs to another spool, and a newer format, are

@@ -32,7 +32,48 @@ func TestOlderFormat(t *testing.T) {
 			require.NoError(t, q.Close())
 			text, err := os.ReadFile(dir + "/format")
 			require.NoError(t, err)
-			assert.Equal(t, "sortie disk queue, format 2\n0aebd1e471733aab\n", string(text))
+			assert.Equal(t, "sortie disk queue, format 3\n0aebd1e471733aab\n", string(text))
+			assert.NoDirExists(t, dir+"/"+damagedFolder)
+		}
+	})
+}
+
+// testdata/format2 was written by the version that knew no notes, with mail that asks for all that its envelopes could.
+func TestFormat2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		require.NoError(t, os.CopyFS(dir, os.DirFS("testdata/format2")))
+		require.NoError(t, os.Mkdir(dir+"/large", 0o700))
+		written := time.Date(2026, 11, 25, 3, 47, 40, 0, time.UTC)
+		time.Sleep(time.Until(written.Add(10 * time.Minute)))
+		opts := Options{MinFree: -1, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+		for i := range 2 {
+			q, err := opts.Open(dir)
+			require.NoError(t, err)
+			entries, _, err := q.List(t.Context(), queue.Filter{}, "", 0)
+			require.NoError(t, err)
+			require.Len(t, entries, 3)
+			tried, held := entries[0], entries[1]
+			assert.Equal(t, []queue.Recipient{{Address: "tried@a.test"}}, tried.To)
+			assert.WithinDuration(t, written.Add(time.Hour), tried.Due, time.Second)
+			assert.Equal(t, 1, tried.Last.Freed)
+			assert.Equal(t, "look at it", held.Why)
+			d, err := q.Show(t.Context(), tried.ID)
+			require.NoError(t, err)
+			by := deliver.DeliverBy{Time: d.Envelope.DeliverBy.Time, Notify: true, Trace: true}
+			assert.WithinDuration(t, time.Date(2026, 12, 24, 12, 0, 0, 0, time.UTC), by.Time, time.Second)
+			assert.Equal(t, queue.Envelope{
+				From: "me@src.test", EnvelopeID: "envelope 2", Return: dsn.ReturnHeaders, UTF8: true, Binary: true, RequireTLS: true, Priority: 3,
+				DeliverBy: by, To: d.Envelope.To,
+			}, d.Envelope)
+			_, ok, err := q.Lookup(t.Context(), "a", "x")
+			require.NoError(t, err)
+			assert.Equal(t, i > 0, ok)
+			require.NoError(t, q.Note(t.Context(), queue.Note{Kind: "a", Key: "x", Value: "new"}))
+			require.NoError(t, q.Close())
+			text, err := os.ReadFile(dir + "/format")
+			require.NoError(t, err)
+			assert.Equal(t, "sortie disk queue, format 3\nd8ea58e6930d62d1\n", string(text))
 			assert.NoDirExists(t, dir+"/"+damagedFolder)
 		}
 	})

@@ -146,7 +146,7 @@ func TestWrongMark(t *testing.T) {
 func TestDamagedFirstLine(t *testing.T) {
 	s := newSpool(t)
 	s.enqueue("1@a.test")
-	first := len("sortie-log 2 " + s.q.log.mark + " \n")
+	first := len("sortie-log 3 " + s.q.log.mark + " \n")
 	for at := range first {
 		s.edit(s.segments()[0], func(text []byte) []byte { text[at] ^= 2; return text })
 		s.open()

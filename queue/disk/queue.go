@@ -37,7 +37,7 @@ type Options struct {
 // Open opens a spool with default settings, and makes it where there is none.
 func Open(dir string) (*Queue, error) { return Options{}.Open(dir) }
 
-// Queue is a [queue.Queue] and a [queue.Inspector] on disk. It is safe for concurrent use.
+// Queue is a [queue.Queue], a [queue.Inspector] and a [queue.Notebook] on disk. It is safe for concurrent use.
 type Queue struct {
 	dir     string
 	opts    Options
@@ -47,6 +47,7 @@ type Queue struct {
 	ctx     context.Context // for the logger
 	lock    io.Closer
 	index   *memory.Index
+	notes   *memory.Notes
 	ids     memory.IDs
 	intake  *intake
 	log     *log
@@ -63,6 +64,7 @@ type Queue struct {
 var (
 	_ queue.Queue     = (*Queue)(nil)
 	_ queue.Inspector = (*Queue)(nil)
+	_ queue.Notebook  = (*Queue)(nil)
 )
 
 // Open opens a spool, and makes it where there is none. It repairs what a crash has left, see the package comment.
@@ -118,6 +120,7 @@ func (q *Queue) load() error {
 		return fmt.Errorf("disk: %w", err)
 	}
 	q.index = memory.NewIndex(q.dropped)
+	q.notes = memory.NewNotes(q.has, droppedNote)
 	q.log = &log{dir: q.dir, mark: mark, lastID: q.ids.Last, storage: q.disk, most: q.opts.segmentSize, began: q.began}
 	damaged, err := q.replay()
 	if err != nil {
@@ -141,6 +144,8 @@ func (q *Queue) load() error {
 	q.clock.start(now)
 	q.index.Clamp(now)
 	q.index.Rebase(now)
+	q.notes.Clamp(now)
+	q.notes.Rebase(now)
 	if err := q.removeOrphans(damaged); err != nil {
 		return err
 	}
@@ -168,6 +173,13 @@ func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 	if err := env.Validate(); err != nil {
 		return "", err
 	}
+	if env.Key == "" {
+		return q.enqueue(ctx, env, body)
+	}
+	return q.enqueueOnce(ctx, env, body)
+}
+
+func (q *Queue) enqueue(ctx context.Context, env queue.Envelope, body io.Reader) (queue.ID, error) {
 	if err := q.checkRoom(); err != nil {
 		return "", err
 	}
@@ -214,10 +226,12 @@ func (q *Queue) store(m mailMeta, data []byte) error {
 		return err
 	}
 	p := place{size: int64(len(data)), file: m.File, sum: m.Sum}
-	rec.live = p.stored()
+	key := memory.KeyOf(&m.Message)
+	rec.live = p.stored() + memory.SizeOf(key)
 	if p.seg, p.off, err = q.log.append(rec); err != nil {
 		return err
 	}
+	q.notes.Put(p.seg, key...)
 	m.Body = p
 	q.index.Add(m.Message)
 	return nil
@@ -251,6 +265,11 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 	}
 	defer q.leave()
 	q.checkClock()
+	notes, end, err := q.notes.Begin(ctx, s.Notes)
+	if err != nil {
+		return err
+	}
+	defer end()
 	now := time.Now()
 	s.Next = onClock(s.Next, now)
 	reports, bodies, err := q.describeReports(s.Reports, now)
@@ -261,7 +280,7 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 	if err != nil {
 		return err
 	}
-	rec, err := settleRecord(key, s, now, reports, bodies)
+	rec, err := settleRecord(key, s, now, reports, bodies, notes)
 	if err != nil {
 		q.index.Abort(key)
 		return err
@@ -271,21 +290,22 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 		q.index.Abort(key)
 		return err
 	}
+	q.notes.Put(seg, notes...)
 	q.index.CommitSettle(key, s, now, placeReports(seg, at, reports))
 	return nil
 }
 
-func settleRecord(key memory.Key, s queue.Settlement, now time.Time, reports []mailMeta, bodies [][]byte) (record, error) {
+func settleRecord(key memory.Key, s queue.Settlement, now time.Time, reports []mailMeta, bodies [][]byte, notes []memory.Note) (record, error) {
 	meta := settleMeta{
 		Key: key, At: now, Attempt: s.Attempt, Done: s.Done, Next: s.Next, Warned: s.Warned, Hold: s.Hold, Reports: reports,
-		Unreached: s.Unreached, Wake: s.Wake, WakeLanes: s.WakeLanes,
+		Unreached: s.Unreached, Wake: s.Wake, WakeLanes: s.WakeLanes, Notes: notes,
 	}
 	rec, err := newRecord(typeSettle, meta, bodies...)
 	if errors.Is(err, errTooLong) { // rather no history than no settlement
 		meta.Attempt.Results = nil
 		rec, err = newRecord(typeSettle, meta, bodies...)
 	}
-	rec.live = storedReports(reports)
+	rec.live = storedReports(reports) + memory.SizeOf(notes)
 	return rec, err
 }
 

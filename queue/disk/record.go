@@ -19,6 +19,7 @@ const (
 	typeSettle = "settle"
 	typeChange = "change"
 	typeClock  = "clock"
+	typeNotes  = "notes"
 )
 
 // Bounds on records. What is longer is not written, because it would not be read again.
@@ -55,6 +56,13 @@ type settleMeta struct {
 	Unreached bool     `json:"unreached,omitempty"`
 	Wake      bool     `json:"wake,omitempty"`
 	WakeLanes []string `json:"wakelanes,omitempty"`
+
+	Notes []memory.Note `json:"notes,omitempty"`
+}
+
+// notesMeta is the JSON of a notes record.
+type notesMeta struct {
+	Notes []memory.Note `json:"notes"`
 }
 
 // changeMeta is the JSON of a change record.

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/sortie-mail/sortie/queue"
+	"github.com/sortie-mail/sortie/queue/memory"
 )
 
 // damagedFolder is where what cannot be read is set aside.
@@ -276,6 +277,12 @@ func (q *Queue) apply(s *segment, rec read) error {
 		var c clockMeta
 		if err = json.Unmarshal(rec.text, &c); err == nil {
 			q.index.Shift(c.Jump)
+			q.notes.Shift(c.Jump)
+		}
+	case typeNotes:
+		var n notesMeta
+		if err = json.Unmarshal(rec.text, &n); err == nil {
+			q.keepNotes(s, n.Notes)
 		}
 	default:
 		return damageError("records of type " + strconv.Quote(rec.kind) + " are unknown")
@@ -301,6 +308,7 @@ func (q *Queue) applyMail(s *segment, rec read) error {
 		p.sum = rec.bodySum
 	}
 	s.live.Add(p.stored())
+	q.keepNotes(s, memory.KeyOf(&m.Message))
 	m.Body = p
 	q.index.Add(m.Message)
 	return nil
@@ -325,6 +333,7 @@ func (q *Queue) applySettle(s *segment, rec read) error {
 		Attempt: m.Attempt, Done: m.Done, Next: m.Next, Warned: m.Warned, Hold: m.Hold,
 		Unreached: m.Unreached, Wake: m.Wake, WakeLanes: m.WakeLanes,
 	}
+	q.keepNotes(s, m.Notes)
 	q.index.CommitSettle(m.Key, settlement, m.At, reports)
 	return nil
 }

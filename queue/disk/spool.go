@@ -13,9 +13,10 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// formatVersion is the version of the layout that the package comment describes. Format 1 is the same without what envelopes
-// ask for since: a version that knows no other would send the mail without it, and shall not open a spool that may hold such.
-const formatVersion = 2
+// formatVersion is the version of the layout that the package comment describes. Format 2 is the same without notes and keys, and
+// format 1 without what envelopes ask for since: a version that knows no other would send the mail without it, and shall not open a
+// spool that may hold such.
+const formatVersion = 3
 
 // readFormat reads the spool's format and mark, and writes them where the spool is new.
 func readFormat(s storage, dir string) (version int, mark string, err error) {

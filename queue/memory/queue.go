@@ -13,7 +13,7 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// Queue is a [queue.Queue] and a [queue.Inspector] that keeps everything in memory: for tests, and for mail that
+// Queue is a [queue.Queue], a [queue.Inspector] and a [queue.Notebook] that keeps everything in memory: for tests, and for mail that
 // may be lost with the process. Make one with [New]; it is safe for concurrent use.
 type Queue struct {
 	// MaxSize is the longest message in octets; 0 is no limit. MaxBytes is how much all bodies may take together;
@@ -22,6 +22,7 @@ type Queue struct {
 	MaxBytes int64
 
 	index *Index
+	notes *Notes
 	ids   IDs
 
 	mu     sync.RWMutex // held for reading by calls under way
@@ -29,11 +30,15 @@ type Queue struct {
 }
 
 // New makes an empty queue.
-func New() *Queue { return &Queue{index: NewIndex(nil)} }
+func New() *Queue {
+	x := NewIndex(nil)
+	return &Queue{index: x, notes: NewNotes(func(id queue.ID) bool { _, ok := x.Get(id); return ok }, nil)}
+}
 
 var (
 	_ queue.Queue     = (*Queue)(nil)
 	_ queue.Inspector = (*Queue)(nil)
+	_ queue.Notebook  = (*Queue)(nil)
 )
 
 // enter begins a call; leave ends it.
@@ -56,6 +61,13 @@ func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 	if err := env.Validate(); err != nil {
 		return "", err
 	}
+	if env.Key == "" {
+		return q.enqueue(ctx, env, body)
+	}
+	return q.enqueueOnce(ctx, env, body)
+}
+
+func (q *Queue) enqueue(ctx context.Context, env queue.Envelope, body io.Reader) (queue.ID, error) {
 	in := queue.NewIntake(q.bounded(body), q.MaxSize)
 	data, err := io.ReadAll(in) // before enter: a slow sender must not keep Close waiting
 	if err != nil {
@@ -69,6 +81,7 @@ func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 	if !q.index.AddWithin(m, cmp.Or(q.MaxBytes, math.MaxInt64)) {
 		return "", q.full()
 	}
+	q.notes.Put(nil, KeyOf(&m)...)
 	return m.ID, nil
 }
 
@@ -127,6 +140,11 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 		return err
 	}
 	defer q.leave()
+	notes, end, err := q.notes.Begin(ctx, s.Notes)
+	if err != nil {
+		return err
+	}
+	defer end()
 	now := time.Now()
 	reports := make([]Message, len(s.Reports))
 	for i, r := range s.Reports {
@@ -143,6 +161,7 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 	if err != nil {
 		return err
 	}
+	q.notes.Put(nil, notes...)
 	q.index.CommitSettle(key, s, now, reports)
 	return nil
 }

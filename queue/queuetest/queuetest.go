@@ -118,6 +118,16 @@ var tests = []conformance{
 	{"close waits for calls under way", (*suite).closeUnderWay, false},
 	{"a cancelled context changes nothing", (*suite).cancelled, false},
 	{"many workers settle each entry once", (*suite).workers, false},
+	{"notes are kept", (*suite).notes, false},
+	{"notes end by themselves", (*suite).notesEnd, false},
+	{"notes are listed by key", (*suite).notesPages, false},
+	{"what is no note is refused", (*suite).notesRefused, false},
+	{"notes come with the settlement", (*suite).notesSettled, false},
+	{"notes that are written at once stay together", (*suite).notesAtOnce, false},
+	{"a key is enqueued once", (*suite).idempotent, false},
+	{"a key is remembered while its message is there", (*suite).idempotentWhileThere, false},
+	{"of those who enqueue a key at once, one does", (*suite).idempotentAtOnce, false},
+	{"what is refused has used no key", (*suite).idempotentRefused, false},
 	{"what an envelope asks for survives", (*suite).askedSurvives, true},
 	{"mail survives", (*suite).survives, true},
 	{"a lease does not survive", (*suite).leaseDoesNotSurvive, true},
@@ -127,6 +137,8 @@ var tests = []conformance{
 	{"a wake makes due what was unreached before", (*suite).unreachedSurvives, true},
 	{"what a wake made due is due after an opening", (*suite).wokenSurvives, true},
 	{"ids are not given twice", (*suite).idsSurvive, true},
+	{"notes survive", (*suite).notesSurvive, true},
+	{"keys survive", (*suite).idempotentSurvives, true},
 }
 
 // suite is one test: a queue, and what tests do with it.
