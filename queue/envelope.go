@@ -38,6 +38,8 @@ type Envelope struct {
 	// Key makes Enqueue idempotent: a message with the key of one that was accepted within [KeyMemory], or is in the queue, is not
 	// enqueued again, see [Queue]. It is any text of at most [MaxKey] octets; "" is none.
 	Key string `json:"key,omitempty"`
+	// Anyway has recipients tried that are on the suppression list, see [KindSuppress]. One that takes the mail is on it no more.
+	Anyway bool `json:"anyway,omitempty"`
 }
 
 // MaxPriority is the highest priority; the lowest is -MaxPriority.

@@ -29,6 +29,7 @@ type attempt struct {
 	outcomes []deliver.Outcome // of each recipient
 	untried  []bool            // recipients that were not tried
 	away     []bool            // those of them that were turned away in a crowd
+	refused  []bool            // those of them that are on the suppression list; nil where nobody is
 	fates    []fate            // what follows for each recipient
 	stopped  bool              // the Runner was told to put everything back before the fates were decided
 }
@@ -94,6 +95,7 @@ func (a *attempt) decideAll(result deliver.Result, status dsn.Status, detail str
 // deliver routes the recipients and hands each group that shares a route to the Deliverer, at the same time, so that one that
 // hangs costs the others nothing; but no more of them than a lane may have attempts.
 func (a *attempt) deliver() {
+	a.refuseSuppressed()
 	a.group()
 	if len(a.groups) == 1 {
 		a.deliverGroup(&a.groups[0])
@@ -121,6 +123,9 @@ func (a *attempt) group() {
 	var trouble error
 	troubles := 0
 	for i, to := range a.lease.Envelope.To {
+		if a.refused != nil && a.refused[i] {
+			continue
+		}
 		var rt route.Route
 		err := trouble
 		if troubles < routeTries {

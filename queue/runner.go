@@ -43,12 +43,16 @@ type Runner struct {
 	// waits as after a temporary failure, and goes out when the address is delisted or the route changed: the
 	// recipient is not to blame, and the sender could not send it otherwise either.
 	BounceBlocked bool
+	// SuppressFor is for how long an address goes on the suppression list ([KindSuppress]) that a host, or DNS, refuses for good
+	// because there is nobody. 0 is not at all; what is on the list already is refused all the same. The Queue must be a [Notebook].
+	SuppressFor time.Duration
 
 	Reports ReportBuilder // writes reports; nil is a zero dsn.Builder
 	Logger  *slog.Logger  // nil is no log
 	Trace   *Trace        // nil is no trace
 
 	once    sync.Once
+	book    Notebook // nil where the Queue is none
 	lanes   lanes
 	down    outages
 	gates   gates
@@ -102,6 +106,7 @@ func (r *Runner) init() {
 			r.Hostname, _ = os.Hostname()
 		}
 		r.Hostname = orDefault(hostname(r.Hostname), "localhost")
+		r.openBook()
 		r.Schedule = r.Schedule.filled()
 		r.lanes.max = positive(r.LaneConcurrency, 20)
 		r.slots = make(chan struct{}, r.Concurrency)

@@ -90,7 +90,7 @@ func (a *attempt) settlement() Settlement {
 		a.keepUntold()
 	}
 	s := a.conclude(now, err)
-	s.Reports, s.Warned = reports, warned
+	s.Reports, s.Warned, s.Notes = reports, warned, a.suppress(now)
 	a.learn(&s, now)
 	return s
 }

@@ -310,9 +310,8 @@ func (c *noteCut) settle(q *Queue, rng *rand.Rand, who int) error {
 	if err != nil || len(leases) == 0 {
 		return err
 	}
-	s := queue.Settlement{}
-	tried := func(err error) error { return err }
-	s.Notes, tried = c.change(rng, who)
+	notes, tried := c.change(rng, who)
+	s := queue.Settlement{Notes: notes}
 	if rng.IntN(2) == 0 {
 		s.Done = []string{leases[0].Envelope.To[0].Address}
 	}
