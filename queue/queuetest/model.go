@@ -18,11 +18,11 @@ import (
 func RunModel(t *testing.T, b Backend) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(noDeadline{t}, func(r *rapid.T) {
-			m := &model{T: r, tb: t, backend: b, q: b.New(t), entries: map[string]*modelEntry{}}
+			m := &model{T: r, tb: t, backend: b, q: b.New(t), entries: map[string]*modelEntry{}, known: newModelNotes()}
 			defer func() { m.q.Close() }()
 			r.Repeat(map[string]func(*rapid.T){
 				"enqueue": m.enqueue, "lease": m.lease, "settle": m.settle, "sleep": m.sleep,
-				"change": m.change, "reopen": m.reopen, "": m.compare,
+				"change": m.change, "note": m.note, "reopen": m.reopen, "": m.compare,
 			})
 		})
 	})
@@ -41,6 +41,7 @@ type model struct {
 	entries map[string]*modelEntry
 	leases  []queue.Lease // given out, perhaps ended since
 	reports int
+	known   modelNotes
 }
 
 type modelEntry struct {
@@ -82,12 +83,15 @@ func (m *model) enqueue(r *rapid.T) {
 			to = append(to, fmt.Sprintf("%d%d@%s", i, n, lane))
 		}
 	}
-	id, err := m.q.Enqueue(m.tb.Context(), queue.Envelope{From: "me@src.test", To: queue.To(to...)}, strings.NewReader(text))
+	key := rapid.SampledFrom([]string{"", "", "1", "2", "3"}).Draw(r, "key")
+	id, isNew, err := m.enqueueKeyed(queue.Envelope{From: "me@src.test", To: queue.To(to...), Key: key})
 	if len(to) == 0 {
 		require.Error(m, err)
 		return
 	}
-	require.NoError(m, err)
+	if require.NoError(m, err); !isNew {
+		return
+	}
 	for _, lane := range modelLanes {
 		e := &modelEntry{id: id, lane: lane, due: time.Now()}
 		for _, address := range to {
@@ -158,6 +162,7 @@ func (m *model) settle(r *rapid.T) {
 	}
 	s.Unreached = rapid.Bool().Draw(r, "unreached")
 	s.Wake = rapid.Bool().Draw(r, "wake")
+	s.Notes = drawNotes(r)
 	e := m.entries[string(l.ID)+" "+l.Lane]
 	err := m.q.Settle(m.tb.Context(), l, s)
 	if e == nil || e.token != l.Token {
@@ -184,6 +189,7 @@ func (m *model) settled(e *modelEntry, s queue.Settlement) {
 	if len(s.Reports) > 0 {
 		m.reports++
 	}
+	m.known.write(s.Notes)
 	if s.Wake {
 		m.wake(e.lane)
 	}
@@ -316,4 +322,5 @@ func (m *model) compare(*rapid.T) {
 	}
 	require.Equal(m, len(m.entries), seen, "entries are lost")
 	require.Equal(m, m.reports, reports, "reports")
+	m.compareNotes()
 }

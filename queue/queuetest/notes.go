@@ -15,23 +15,15 @@ import (
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// notebook is the queue as a [queue.Notebook]. The queues of a [Backend] are such.
-func (s *suite) notebook() queue.Notebook {
-	s.Helper()
-	nb, ok := s.q.(queue.Notebook)
-	require.True(s, ok, "%T is no queue.Notebook", s.q)
-	return nb
-}
-
 func (s *suite) note(notes ...queue.Note) {
 	s.Helper()
-	require.NoError(s, s.notebook().Note(s.ctx, notes...))
+	require.NoError(s, s.q.Note(s.ctx, notes...))
 }
 
 // value is what a note says; "none" where there is none.
 func (s *suite) value(kind, key string) string {
 	s.Helper()
-	n, ok, err := s.notebook().Lookup(s.ctx, kind, key)
+	n, ok, err := s.q.Lookup(s.ctx, kind, key)
 	require.NoError(s, err)
 	if !ok {
 		assert.Zero(s, n)
@@ -45,7 +37,7 @@ func (s *suite) value(kind, key string) string {
 func (s *suite) keys(kind, prefix string, limit int) (keys []string) {
 	s.Helper()
 	for cursor := ""; ; {
-		page, next, err := s.notebook().Notes(s.ctx, kind, prefix, cursor, limit)
+		page, next, err := s.q.Notes(s.ctx, kind, prefix, cursor, limit)
 		require.NoError(s, err)
 		for _, n := range page {
 			keys = append(keys, n.Key)
@@ -65,7 +57,7 @@ func (s *suite) notes() {
 	assert.Equal(s, "other", s.value("b", "x"))
 	assert.Equal(s, "none", s.value("a", "y"))
 	assert.Equal(s, "none", s.value("c", "x"))
-	n, _, err := s.notebook().Lookup(s.ctx, "a", "x")
+	n, _, err := s.q.Lookup(s.ctx, "a", "x")
 	require.NoError(s, err)
 	equalTime(s, until, n.Until, "until")
 
@@ -123,12 +115,12 @@ func (s *suite) notesPages() {
 	}
 	assert.Equal(s, some, s.keys("a", "2", 3))
 	assert.Empty(s, s.keys("a", "9", 3))
-	page, next, err := s.notebook().Notes(s.ctx, "a", "", "40", 2)
+	page, next, err := s.q.Notes(s.ctx, "a", "", "40", 2)
 	require.NoError(s, err)
 	require.Len(s, page, 2)
 	assert.Equal(s, "41 42 42", page[0].Key+" "+page[1].Key+" "+next)
 	s.note(queue.Note{Kind: "a", Key: "42"}, queue.Note{Kind: "a", Key: "425", Value: "new"}) // what comes and goes meanwhile does not disturb
-	page, _, err = s.notebook().Notes(s.ctx, "a", "", next, 2)
+	page, _, err = s.q.Notes(s.ctx, "a", "", next, 2)
 	require.NoError(s, err)
 	require.Len(s, page, 2)
 	assert.Equal(s, "425 43", page[0].Key+" "+page[1].Key)
@@ -148,22 +140,22 @@ func (s *suite) notesRefused() {
 		{Kind: "a", Key: "x", Value: "not \xff UTF-8"},
 	} {
 		var bad *queue.EnvelopeError
-		require.ErrorAs(s, s.notebook().Note(s.ctx, queue.Note{Kind: "a", Key: "fine", Value: "x"}, n), &bad)
+		require.ErrorAs(s, s.q.Note(s.ctx, queue.Note{Kind: "a", Key: "fine", Value: "x"}, n), &bad)
 		assert.Equal(s, "note", bad.Field)
 		assert.NotEmpty(s, bad.Problem)
 	}
 	var bad *queue.EnvelopeError
-	require.ErrorAs(s, s.notebook().Note(s.ctx, make([]queue.Note, queue.MaxNoteChange+1)...), &bad)
+	require.ErrorAs(s, s.q.Note(s.ctx, make([]queue.Note, queue.MaxNoteChange+1)...), &bad)
 	assert.Empty(s, s.keys("a", "", 10), "all of them or none")
 
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
-	assert.ErrorIs(s, s.notebook().Note(ctx, queue.Note{Kind: "a", Key: "x", Value: "x"}), context.Canceled)
+	assert.ErrorIs(s, s.q.Note(ctx, queue.Note{Kind: "a", Key: "x", Value: "x"}), context.Canceled)
 	require.NoError(s, s.q.Close())
-	assert.ErrorIs(s, s.notebook().Note(s.ctx, queue.Note{Kind: "a", Key: "x", Value: "x"}), queue.ErrClosed)
-	_, _, err := s.notebook().Lookup(s.ctx, "a", "x")
+	assert.ErrorIs(s, s.q.Note(s.ctx, queue.Note{Kind: "a", Key: "x", Value: "x"}), queue.ErrClosed)
+	_, _, err := s.q.Lookup(s.ctx, "a", "x")
 	assert.ErrorIs(s, err, queue.ErrClosed)
-	_, _, err = s.notebook().Notes(s.ctx, "a", "", "", 1)
+	_, _, err = s.q.Notes(s.ctx, "a", "", "", 1)
 	assert.ErrorIs(s, err, queue.ErrClosed)
 }
 
@@ -198,7 +190,7 @@ func (s *suite) notesAtOnce() {
 				if i%2 > 0 {
 					n[0], n[1] = n[1], n[0]
 				}
-				assert.NoError(s, s.notebook().Note(s.ctx, n...))
+				assert.NoError(s, s.q.Note(s.ctx, n...))
 			}
 		})
 	}
@@ -226,7 +218,7 @@ func (s *suite) notesSurvive() {
 		s.reopen()
 		assert.Equal(s, []string{"for ever", "late", "settled", "soon"}, s.keys("a", "", 0))
 		assert.True(s, value == s.value("a", "late"))
-		n, _, err := s.notebook().Lookup(s.ctx, "a", "settled")
+		n, _, err := s.q.Lookup(s.ctx, "a", "settled")
 		require.NoError(s, err)
 		equalTime(s, late, n.Until, "until")
 	}

@@ -33,6 +33,7 @@ import (
 type Queue interface {
 	queue.Queue
 	queue.Inspector
+	queue.Notebook
 }
 
 // A Backend makes queues.
