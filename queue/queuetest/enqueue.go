@@ -222,7 +222,7 @@ func (s *suite) closeUnderWay() {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			for {
+			for range 1000 {
 				id, err := s.q.Enqueue(s.ctx, queue.Envelope{To: queue.To("x@a.test")}, strings.NewReader(text))
 				if err != nil {
 					assert.ErrorIs(s, err, queue.ErrClosed)
@@ -236,6 +236,7 @@ func (s *suite) closeUnderWay() {
 					assert.NoError(s, s.q.Close())
 				}
 			}
+			assert.Fail(s, "mail is taken though the queue is closed")
 		})
 	}
 	all.Wait()

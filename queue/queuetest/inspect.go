@@ -40,6 +40,11 @@ func (s *suite) holdLeased() {
 	s.settle(l, queue.Settlement{Attempt: attempt(1), Next: time.Now()})
 	assert.Empty(s, s.lease(1))
 	assert.Equal(s, 1, s.count(s.q.Release(s.ctx, queue.Filter{ID: l.ID})))
+	l = s.leaseOne()
+	assert.Equal(s, 1, s.count(s.q.Hold(s.ctx, queue.Filter{ID: l.ID}, "wait")))
+	time.Sleep(2 * time.Hour)
+	assert.Empty(s, s.lease(1), "though nobody settled it")
+	assert.Equal(s, 1, s.count(s.q.Release(s.ctx, queue.Filter{ID: l.ID})))
 	s.done(s.leaseOne())
 }
 
@@ -55,6 +60,11 @@ func (s *suite) retry() {
 	time.Sleep(time.Minute)
 	assert.Equal(s, 1, s.count(s.q.Retry(s.ctx, queue.Filter{ID: later})))
 	assert.Equal(s, []string{"b.test", "b.test"}, laneNames(s.lease(5)), "the pause ends for those that are due anyway, too")
+
+	held := queue.Filter{ID: s.enqueue("4@c.test")}
+	assert.Equal(s, 1, s.count(s.q.Hold(s.ctx, held, "wait")))
+	assert.Zero(s, s.count(s.q.Retry(s.ctx, held)))
+	assert.Empty(s, s.lease(5), "what is held stays so")
 }
 
 func (s *suite) fail() {

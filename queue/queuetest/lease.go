@@ -48,6 +48,10 @@ func (s *suite) room() {
 		got = append(got, laneNames(leases)...)
 	}
 	assert.Equal(s, []string{"free.test", "full.test", "full.test"}, sorted(got))
+	s.enqueue("x@fresh.test") // behind what is full now
+	leases, _, err := s.q.Lease(s.ctx, queue.LeaseRequest{Max: 5, For: time.Hour, Room: room})
+	require.NoError(s, err)
+	assert.Equal(s, []string{"fresh.test"}, laneNames(leases))
 }
 
 func (s *suite) roomAgain() {

@@ -91,6 +91,7 @@ var tests = []conformance{
 	{"a settlement after the lease's end is refused", (*suite).leaseLost, false},
 	{"settled recipients are gone, the others wait", (*suite).settlePart, false},
 	{"a settled message is gone", (*suite).settleAll, false},
+	{"a lease that is put back is no attempt", (*suite).putBack, false},
 	{"reports come with the settlement", (*suite).reports, false},
 	{"a refused settlement enqueues no report", (*suite).noReports, false},
 	{"the history is kept and bounded", (*suite).history, false},

@@ -24,7 +24,20 @@ func (s *suite) settlePart() {
 	l := s.leaseOne()
 	assert.Equal(s, []string{"1@a.test", "3@a.test"}, addresses(l))
 	assert.Equal(s, 1, l.Attempts)
+	assert.Equal(s, "try 1", l.Last.Route)
 	assert.Equal(s, map[string]bool{"1@a.test": true}, l.Warned)
+}
+
+func (s *suite) putBack() {
+	id := s.enqueue("1@a.test")
+	s.settle(s.leaseOne(), queue.Settlement{Attempt: attempt(1)})
+	s.settle(s.leaseOne(), queue.Settlement{})
+	l := s.leaseOne()
+	assert.Equal(s, 1, l.Attempts)
+	assert.Equal(s, "try 1", l.Last.Route)
+	d, err := s.q.Show(s.ctx, id)
+	require.NoError(s, err)
+	assert.Len(s, d.Entries[0].Attempts, 1)
 }
 
 func (s *suite) settleAll() {
