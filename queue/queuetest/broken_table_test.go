@@ -258,6 +258,25 @@ var breakages = []breakage{
 		}),
 	},
 	{
+		name: "asks all the time whether there is room", caught: []string{"a lane is left alone until there is room"},
+		breaks: altersRooms(func(ask queue.Ask, room func(queue.Ask) queue.Grant) queue.Grant {
+			g := room(ask)
+			g.Again = time.Time{}
+			return g
+		}),
+	},
+	{
+		name: "knows no sites", caught: []string{"the lanes of a site share its room"},
+		breaks: altersSettlements(func(s *queue.Settlement) { s.Site = "" }),
+	},
+	{
+		name: "forgets what of a site is leased", caught: []string{"the lanes of a site share its room"},
+		breaks: altersRooms(func(ask queue.Ask, room func(queue.Ask) queue.Grant) queue.Grant {
+			ask.SiteLeased = 0
+			return room(ask)
+		}),
+	},
+	{
 		name: "does not say when there will be more", caught: []string{"a waiting lane delays no other", "a lease that ends comes back and counts"},
 		breaks: altersNext(func() time.Time { return time.Time{} }),
 	},

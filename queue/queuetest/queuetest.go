@@ -86,6 +86,8 @@ var tests = []conformance{
 	{"lanes with higher priority go first", (*suite).priorityOfLanes, false},
 	{"a full lane delays no other", (*suite).room, false},
 	{"a full lane is asked again", (*suite).roomAgain, false},
+	{"a lane is left alone until there is room", (*suite).roomLater, false},
+	{"the lanes of a site share its room", (*suite).roomOfSite, false},
 	{"a waiting lane delays no other", (*suite).waitingLane, false},
 	{"a lease that ends comes back and counts", (*suite).leaseEnds, false},
 	{"a settlement after the lease's end is refused", (*suite).leaseLost, false},
