@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/sortie-mail/sortie/queue"
 )
@@ -15,6 +16,11 @@ const defaultSegment = 64 << 20
 
 // maxBatch is how much may wait for the next write before callers wait for room.
 const maxBatch = 16 << 20
+
+// groupTime is how long after the beginning of a write the next one begins, unless as many callers as usual wait for it before:
+// each fsync costs CPU and the disk's time, and where mail comes in by many sessions it is worth a moment to share one. A caller
+// that is alone does not wait.
+const groupTime = 2500 * time.Microsecond
 
 // A log appends records to the newest segment. Callers that come while a write is under way share the next one.
 type log struct {
@@ -34,11 +40,15 @@ type log struct {
 	current *segment       // of the writer alone
 	began   func(*segment) // told of each new segment
 	spare   []byte         // of the writer alone: the buffer of the last batch
+	wrote   time.Time      // of the writer alone: when it began the last write
+	usual   int            // guarded by mu: about how many records share a write
 }
 
 // A batch is what one write and one fsync make durable.
 type batch struct {
 	buf  []byte
+	n    int           // records in buf
+	many chan struct{} // closed when there are as many as usual
 	live int64         // what the records count of their segment
 	done chan struct{} // closed when the batch is durable or has failed
 	err  error         // set before done is closed, like the two below
@@ -46,9 +56,21 @@ type batch struct {
 	base int64 // where buf starts in the segment
 }
 
+func newBatch(buf []byte) *batch {
+	return &batch{buf: buf, many: make(chan struct{}), done: make(chan struct{})}
+}
+
+// add counts a record, of which there are usual in a batch.
+func (b *batch) add(live int64, usual int) {
+	b.live += live
+	if b.n++; b.n == max(usual, 1) {
+		close(b.many)
+	}
+}
+
 func (l *log) start(first *segment) {
 	l.more.L, l.room.L = &l.mu, &l.mu
-	l.next = &batch{done: make(chan struct{})}
+	l.next = newBatch(nil)
 	l.done = make(chan struct{})
 	l.current = first
 	go l.write()
@@ -74,7 +96,7 @@ func (l *log) append(r record) (seg *segment, at int64, err error) {
 	}
 	var start int
 	b.buf, start = r.appendTo(b.buf, l.mark)
-	b.live += r.live
+	b.add(r.live, l.usual)
 	l.mu.Unlock()
 	<-b.done
 	return b.seg, b.base + int64(start), b.err
@@ -95,13 +117,15 @@ func (l *log) write() {
 		for len(l.next.buf) == 0 && !l.closed {
 			l.more.Wait()
 		}
-		b := l.next
-		if len(b.buf) == 0 {
+		if len(l.next.buf) == 0 {
 			l.mu.Unlock()
 			return
 		}
-		l.next = &batch{done: make(chan struct{}), buf: l.spare[:0]}
+		l.gather()
+		b := l.next
+		l.next = newBatch(l.spare[:0])
 		l.spare = nil
+		l.usual = max(b.n, l.usual-(l.usual+7)/8)
 		failed := l.failed
 		l.room.Broadcast()
 		l.mu.Unlock()
@@ -115,6 +139,22 @@ func (l *log) write() {
 		b.buf = nil
 		close(b.done)
 	}
+}
+
+// gather waits for company for the waiting batch, with mu held but for the wait.
+func (l *log) gather() {
+	wait := groupTime - time.Since(l.wrote)
+	if b := l.next; wait > 0 && b.n < l.usual && !l.closed {
+		l.mu.Unlock()
+		timer := time.NewTimer(wait)
+		select {
+		case <-b.many:
+		case <-timer.C:
+		}
+		timer.Stop()
+		l.mu.Lock()
+	}
+	l.wrote = time.Now()
 }
 
 // commit writes a batch and makes it durable.
