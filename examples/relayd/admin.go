@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -56,11 +55,9 @@ func (r *relay) serveList(w http.ResponseWriter, req *http.Request) {
 		if err != nil {
 			return nil, err
 		}
-		limit := fewListed
-		if text := form.Get("limit"); text != "" {
-			if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxListed {
-				return nil, refusef(http.StatusBadRequest, "limit=%s: write 1 to %d", shown(text), maxListed)
-			}
+		limit, err := limitOf(form.Get("limit"))
+		if err != nil {
+			return nil, err
 		}
 		entries, next, err := r.queue.List(req.Context(), filter, form.Get("cursor"), limit)
 		return struct {

@@ -22,6 +22,8 @@ func newConsole(r *relay) *http.Server {
 	mux.HandleFunc("GET /summary.json", r.serveSummary)
 	mux.HandleFunc("/queue", r.serveList)
 	mux.HandleFunc("/queue/{what}", r.serveOne)
+	mux.HandleFunc("/suppressed", r.serveSuppressed)
+	mux.HandleFunc("/suppressed/lift", r.serveLift)
 	return &http.Server{
 		Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		BaseContext: func(net.Listener) context.Context { return context.Background() },

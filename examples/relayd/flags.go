@@ -46,6 +46,8 @@ type options struct {
 	submission                 bool
 	relayFromText, retry       string
 	delayAfter, lifetime, port string
+	suppressText               string
+	suppress                   time.Duration
 	dnsStaleText               string
 	maxSizeText                string
 	given                      map[string]bool // the flags that the command line names
@@ -91,6 +93,8 @@ Sending it
   -retry D,D,...         waits between tries; the last one repeats (5m,15m,30m,1h,2h,4h)
   -delay-after D         age at which the sender is told of a delay; 0 is never (4h)
   -lifetime D            age at which mail is given up and returned (5d)
+  -suppress D            for how long an address is refused at RCPT, with the old words, that a host said for good does not
+                         exist; 0 is never (0)
 
 Watching it
   -console ADDR          serve HTTP here: /metrics for Prometheus, /healthz, and /summary (/summary.json) that tells the
@@ -101,6 +105,8 @@ Watching it
                            POST /queue/hold        (release, retry, fail, delete) changes what the same parameters and
                                                    id=ID choose, or all=yes; hold and fail take why=TEXT. Only from this
                                                    host, and with the header X-Relayd: yes
+                           GET /suppressed         the addresses that -suppress refuses, or one: ?address=A, ?limit= and ?cursor=
+                           POST /suppressed/lift   takes address=A off the list, as those above
   -log FILE              log, a JSON object a line (standard error)
   -transcript FILE       session log: every line of every SMTP session that sends mail, without secrets
 
@@ -160,6 +166,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.retry, "retry", "", "")
 	fs.StringVar(&o.delayAfter, "delay-after", "4h", "")
 	fs.StringVar(&o.lifetime, "lifetime", "5d", "")
+	fs.StringVar(&o.suppressText, "suppress", "0", "")
 	fs.StringVar(&o.console, "console", "", "")
 	fs.StringVar(&o.logFile, "log", "", "")
 	fs.StringVar(&o.transcript, "transcript", "", "")
@@ -199,6 +206,7 @@ func (o *options) check() error {
 	note("retry", o.checkRetry())
 	note("delay-after", o.checkDelayAfter())
 	note("lifetime", o.checkLifetime())
+	note("suppress", o.checkSuppress())
 	note("ca", o.readRoots())
 	note("cert", o.checkCertificate())
 	if o.console != "" {
@@ -375,6 +383,11 @@ func (o *options) checkLifetime() (err error) {
 	if o.schedule.Lifetime, err = parseDuration(o.lifetime); err == nil && o.schedule.Lifetime == 0 {
 		return fmt.Errorf("0 would return all mail at once: write how long to try, like 5d")
 	}
+	return err
+}
+
+func (o *options) checkSuppress() (err error) {
+	o.suppress, err = parseDuration(o.suppressText)
 	return err
 }
 

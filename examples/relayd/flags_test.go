@@ -19,7 +19,7 @@ func TestHelp(t *testing.T) {
 	for _, flag := range []string{
 		"listen", "spool", "queue", "routes", "hostname", "dns", "smtp-port", "allow-loopback", "relay-from", "retry", "delay-after", "lifetime",
 		"console", "log", "transcript", "ca", "max-size", "max-recipients", "max-connections", "max-per-client", "idle", "cert", "submission",
-		"dns-stale", "host-concurrency", "check-sender", "check-sender-wait",
+		"dns-stale", "host-concurrency", "check-sender", "check-sender-wait", "suppress",
 	} {
 		assert.Contains(t, string(out), "\n  -"+flag+" ")
 	}
@@ -62,6 +62,7 @@ func TestMistakes(t *testing.T) {
 		"queue":             {[]string{"-queue", "redis://localhost"}, 2, []string{"-queue", "disk:DIR"}},
 		"dns":               {[]string{"-dns", "resolver.test"}, 2, []string{"-dns", "IP address"}},
 		"dns-stale":         {[]string{"-dns-stale", "4d"}, 2, []string{"-dns-stale: 4d is too long"}},
+		"suppress":          {[]string{"-suppress", "soon"}, 2, []string{`-suppress: "soon" is no time`}},
 		"dns-stale unread":  {[]string{"-dns-stale", "long"}, 2, []string{`-dns-stale: "long" is no time`}},
 		"host-concurrency":  {[]string{"-host-concurrency", "0"}, 2, []string{"-host-concurrency: 0"}},
 		"check-sender":      {[]string{"-check-sender", "yes"}, 2, []string{`-check-sender: "yes"`, "null-mx, exists or no"}},

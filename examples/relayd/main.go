@@ -7,6 +7,7 @@
 //	path.go data.go           read addresses and messages octet for octet
 //	parameters.go starttls.go are of SMTP what go-smtp leaves out, or has where it does not fit
 //	sender.go                 refuses senders whom nobody could answer
+//	suppress.go               refuses recipients that are known not to exist
 //	conn.go listener.go       keep room for users, whatever other clients do
 //	policy.go                 says who may relay, audits that, and tells the administrator what is wrong
 //	metrics.go console.go     are for the monitoring

@@ -53,6 +53,7 @@ type relay struct {
 type mailQueue interface {
 	queue.Queue
 	queue.Inspector
+	queue.Notebook
 }
 
 // newRelay opens everything that may fail. The queue comes last: it is not touched where anything else is wrong.
@@ -169,6 +170,7 @@ func (r *relay) wire() {
 	r.runner = &queue.Runner{
 		Queue: r.queue, Deliverer: r.deliverer, Hostname: r.opts.hostname, Schedule: r.opts.schedule, Logger: r.log,
 		Concurrency: r.attempts(), HostConcurrency: r.opts.hostConcurrency, Trace: &queue.Trace{Settled: r.metrics.settled},
+		SuppressFor: r.opts.suppress,
 	}
 	if r.routes != nil {
 		r.runner.Router = r.routes

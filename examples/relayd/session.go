@@ -27,7 +27,7 @@ type front struct {
 	opts    *options
 	policy  *relaycheck.Policy
 	senders *senders
-	queue   queue.Queue
+	queue   mailQueue
 	log     *slog.Logger
 	metrics *metrics
 	count   atomic.Uint32
@@ -132,6 +132,9 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	}
 	if err := s.checkAddress(to, env.UTF8, "5.1.3"); err != nil {
 		return s.refuse("address", err, "recipient", shown(to))
+	}
+	if err := s.suppressed(to); err != nil {
+		return s.refuse("suppressed", err, "recipient", shown(to))
 	}
 	r := queue.Recipient{Address: to, Original: dsn.Address{Type: strings.ToLower(string(opts.OriginalRecipientType)), Addr: opts.OriginalRecipient}}
 	for _, word := range opts.Notify {
