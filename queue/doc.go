@@ -32,4 +32,10 @@
 // A server that refuses our own address (an open relay, a blocklist, a dynamic address: package dsn/reason tells) says
 // nothing about the recipient. Such mail waits even where the refusal is permanent: for the address to be delisted,
 // for a new route ([Runner.Reroute]), or for the end of its lifetime. [Runner.BounceBlocked] turns that off.
+//
+// # What it remembers
+//
+// A message with an [Envelope.Key] is enqueued once, however often its host has to ask. An address that a host or DNS refuses for good
+// because there is nobody is remembered for [Runner.SuppressFor], and refused without a connection until then: see [Suppress]. Both are
+// notes, which hosts can keep too: see [Notebook].
 package queue
