@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -80,7 +79,7 @@ func (t Timing) String() string {
 			if b.Len() > 0 {
 				b.WriteString(", ")
 			}
-			fmt.Fprintf(&b, "%s %v", stage.name, took)
+			b.WriteString(stage.name + " " + took.String())
 		}
 	}
 	return b.String()

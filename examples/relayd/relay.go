@@ -134,7 +134,9 @@ func (r *relay) outcome(m *deliver.Message, o deliver.Outcome) {
 }
 
 func (r *relay) listen() error {
-	l, err := net.Listen("tcp", r.opts.listen)
+	// Without TCP's keep-alive, which costs four system calls a connection: every wait for a client has a limit here.
+	how := net.ListenConfig{KeepAlive: -1}
+	l, err := how.Listen(context.Background(), "tcp", r.opts.listen)
 	if err != nil {
 		return fmt.Errorf("-listen: %w", err)
 	}
