@@ -71,6 +71,7 @@ type Deliverer struct {
 	once   sync.Once
 	set    settings
 	pool   pool
+	budget budget
 	absent absences
 }
 

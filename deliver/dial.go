@@ -117,7 +117,11 @@ func (a *attempt) kept(ctx context.Context, k key) *session {
 // connect connects to the first of the addresses that are left that answers, and takes it and those that failed out.
 func (h *approach) connect(ctx context.Context) (won dialed, ok bool) {
 	d, places := h.d, h.left
-	r := race{delay: d.set.timeouts.NextAddress, aside: d.pool.aside}
+	if e := d.budget.wait(ctx, d.pool.makeRoom); e != nil {
+		h.refused(e, h.at)
+		return dialed{}, false
+	}
+	r := race{delay: d.set.timeouts.NextAddress, aside: d.pool.aside, budget: &d.budget}
 	r.dial = func(ctx context.Context, i int) (net.Conn, error) {
 		return d.dial(ctx, newKey(h.hop, h.mode, places[i], h.plain))
 	}
@@ -126,10 +130,12 @@ func (h *approach) connect(ctx context.Context) (won dialed, ok bool) {
 		h.noConnection(ctx, end)
 		return !h.over
 	}
-	if won, ok = r.run(ctx, len(places)); ok {
-		h.take(places[won.i])
+	if won, ok = r.run(ctx, len(places)); !ok {
+		d.budget.give(1)
+		return won, false
 	}
-	return won, ok
+	h.take(places[won.i])
+	return won, true
 }
 
 // take takes an address out of those that are left: it is the one that is being tried.
@@ -145,7 +151,7 @@ func (h *approach) take(p place) {
 // open makes a session of a connection.
 func (h *approach) open(ctx context.Context, won dialed) *session {
 	d, k := h.d, newKey(h.hop, h.mode, h.at, h.plain)
-	s := &session{conn: newConn(won.conn, k.host, k.to, d.Transcript), key: k, born: time.Now()}
+	s := &session{conn: newConn(won.conn, k.host, k.to, d.Transcript), key: k, born: time.Now(), budget: &d.budget}
 	s.times.Lookup, s.times.Connect = h.at.target.looked, won.took
 	s.attach(ctx, h.m.ID)
 	_, address := k.network()

@@ -23,6 +23,7 @@ type Error struct {
 
 	PossiblyDelivered bool // see Outcome
 	RouteTrouble      bool // see Outcome
+	Shortage          bool // see Outcome
 
 	local   bool // the message cannot be read: no hop would do better
 	ends    bool // no other host of the hop would do better
@@ -94,6 +95,13 @@ func (e *Error) soften() *Error {
 func (e *Error) trouble() *Error {
 	e.RouteTrouble = true
 	return e.soften()
+}
+
+// shortage makes an error that of this machine, which is short of files or ports: another host would fare no better now.
+func (e *Error) shortage() *Error {
+	e.Shortage, e.RouteTrouble, e.ends = true, false, true
+	e.Temporary, e.Status = true, "4.3.0"
+	return e
 }
 
 func withClass(class, s dsn.Status) dsn.Status { return class + s[1:] }

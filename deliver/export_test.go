@@ -40,3 +40,10 @@ func MadeResolver(d *Deliverer) *resolve.Resolver {
 	d.init()
 	return d.set.made
 }
+
+// InUse is how many connections of [Limits].Connections are taken.
+func InUse(d *Deliverer) int {
+	d.budget.mu.Lock()
+	defer d.budget.mu.Unlock()
+	return d.budget.used
+}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -90,7 +91,11 @@ func newWorld(t *testing.T, n *lab.Internet) *world {
 		Logger:     slog.New(slog.NewJSONHandler(&w.log, nil)),
 	}
 	require.NoError(t, n.Zone("aol.test", aol))
-	t.Cleanup(func() { _ = w.d.Close() })
+	w.d.Limits.Connections = 10_000 // more than enough, so that each test shows that none of them is forgotten
+	t.Cleanup(func() {
+		_ = w.d.Close()
+		assert.Zero(t, deliver.InUse(w.d), "connections that are closed still count")
+	})
 	return w
 }
 

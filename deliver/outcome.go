@@ -87,6 +87,9 @@ type Outcome struct {
 	// RouteTrouble is set where the route itself is at fault (a login refused, a smarthost's name that does not
 	// resolve): an alarm for the administrator, and never a failure of the recipient.
 	RouteTrouble bool
+	// Shortage is set where this machine is short of files, ports or connections (Limits.Connections): it was not the host that
+	// did not answer, and the try tells nothing. The Result is TempFail.
+	Shortage bool
 
 	Start, End time.Time
 
@@ -154,6 +157,9 @@ func (o *Outcome) failed() bool { return o.Result == TempFail || o.Result == Per
 // fail makes an error the outcome, and what it was before one of the tries. A host's own words say more than a
 // connection that did not come about: they stay the outcome when only that follows.
 func (o *Outcome) fail(e *Error) {
+	if e.isOurs() {
+		e.shortage()
+	}
 	o.met = o.met || (e.Stage != StageRoute && e.Stage != StageConnect)
 	o.lacked, o.failing = o.lacked || e.lacking, o.failing || !e.lacking
 	if !o.Reply.IsZero() && e.Reply.IsZero() && e.Temporary && !e.PossiblyDelivered && !e.local {
@@ -170,7 +176,7 @@ func (o *Outcome) fail(e *Error) {
 	}
 	o.Status, o.Reply, o.Detail, o.Stage, o.Host, o.Addr, o.TLS = e.Status, e.Reply, e.detail(), e.Stage, e.Host, e.Addr, e.TLS
 	o.Timing = e.Timing
-	o.PossiblyDelivered, o.RouteTrouble, o.local = e.PossiblyDelivered, e.RouteTrouble, e.local
+	o.PossiblyDelivered, o.RouteTrouble, o.Shortage, o.local = e.PossiblyDelivered, e.RouteTrouble, e.Shortage, e.local
 }
 
 // conclude ends a hop. What no host of it can do is a permanent failure, though each of them left it to the others.
@@ -203,12 +209,13 @@ func (o *Outcome) succeed(p *peer, reply dsn.Reply) {
 	if o.Status = reply.Status(); o.Status == "" {
 		o.Status = "2.0.0"
 	}
-	o.Host, o.Addr, o.TLS, o.Timing, o.RouteTrouble = p.host, p.addr, p.tls, p.times, false
+	o.Host, o.Addr, o.TLS, o.Timing = p.host, p.addr, p.tls, p.times
+	o.RouteTrouble, o.Shortage = false, false
 }
 
 // meets reports whether a later hop with a condition is to be tried.
 func (o *Outcome) meets(on route.Condition) bool {
-	if !o.failed() || o.local || o.PossiblyDelivered { // another way would deliver it twice
+	if !o.failed() || o.local || o.Shortage || o.PossiblyDelivered { // another way would deliver it twice
 		return false
 	}
 	switch on {
@@ -230,6 +237,7 @@ func (o *Outcome) Err() error {
 	e := &Error{
 		Status: o.Status, Reply: o.Reply, Host: o.Host, Addr: o.Addr, Stage: o.Stage, TLS: o.TLS, Timing: o.Timing,
 		Temporary: o.Result == TempFail, PossiblyDelivered: o.PossiblyDelivered, RouteTrouble: o.RouteTrouble,
+		Shortage: o.Shortage,
 	}
 	if o.Detail != "" {
 		e.Err = errors.New(o.Detail)
@@ -308,6 +316,9 @@ func (o Outcome) LogValue() slog.Value {
 	}
 	if o.RouteTrouble {
 		attrs = append(attrs, slog.Bool("route_trouble", true))
+	}
+	if o.Shortage {
+		attrs = append(attrs, slog.Bool("shortage", true))
 	}
 	if n := len(o.Tried); n > 0 {
 		attrs = append(attrs, slog.Int("other_tries", n), slog.String("before", o.Tried[n-1].Host+": "+o.Tried[n-1].Err))

@@ -9,6 +9,7 @@ import (
 // that is idle or saying QUIT.
 type pool struct {
 	max            int
+	crowded        func() bool // attempts wait for a connection to end
 	idleTime, quit time.Duration
 
 	mu      sync.Mutex       // guards the fields below
@@ -76,7 +77,7 @@ const warmTime = time.Second
 func (p *pool) put(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.count >= p.max {
+	if p.count >= p.max || p.crowded() {
 		p.leave(s)
 		return
 	}

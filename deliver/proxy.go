@@ -124,7 +124,7 @@ func (d *Deliverer) dialProxy(ctx context.Context, address string) (net.Conn, er
 	addrs = interleave(addrs)
 	err = ctx.Err()
 	r := race{
-		delay: d.set.timeouts.NextAddress, aside: d.pool.aside,
+		delay: d.set.timeouts.NextAddress, aside: d.pool.aside, budget: &d.budget,
 		dial: func(ctx context.Context, i int) (net.Conn, error) {
 			return d.dialFrom(ctx, netip.Addr{}, "tcp", net.JoinHostPort(addrs[i].String(), port))
 		},

@@ -14,10 +14,12 @@ type race struct {
 	failed func(dialed) (goOn bool)                           // is told of what came to nothing, in the order in which it did
 	delay  time.Duration                                      // negative: one at a time
 	aside  func(func())                                       // runs what nobody waits for
+	budget *budget                                            // of which the caller has one place, which is also the winner's
 
 	ended   chan dialed
 	begun   int
 	running int
+	places  int // of the budget
 }
 
 // dialed is what became of one address.
@@ -32,7 +34,7 @@ type dialed struct {
 func (r *race) run(ctx context.Context, n int) (won dialed, ok bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // of those that lost
-	r.ended = make(chan dialed, n)
+	r.ended, r.places = make(chan dialed, n), 1
 	timer := time.NewTimer(r.delay)
 	defer timer.Stop()
 	late := timer.C
@@ -41,10 +43,13 @@ func (r *race) run(ctx context.Context, n int) (won dialed, ok bool) {
 	}
 	for goOn := true; ; {
 		if goOn && r.begun < n && ctx.Err() == nil {
-			r.begin(ctx)
+			if r.hasPlace() {
+				r.begin(ctx)
+			}
 			timer.Reset(r.delay)
 		}
 		if r.running == 0 {
+			r.budget.give(r.places - 1)
 			return dialed{}, false
 		}
 		select {
@@ -60,6 +65,14 @@ func (r *race) run(ctx context.Context, n int) (won dialed, ok bool) {
 	}
 }
 
+// hasPlace reports whether another connection may be made, beside those that are. It does not wait for its turn.
+func (r *race) hasPlace() bool {
+	if r.running == r.places && r.budget.tryTake() {
+		r.places++
+	}
+	return r.running < r.places
+}
+
 func (r *race) begin(ctx context.Context) {
 	i, start := r.begun, time.Now()
 	r.begun++
@@ -72,15 +85,17 @@ func (r *race) begin(ctx context.Context) {
 
 // leave closes what connects all the same after another has won.
 func (r *race) leave() {
+	r.budget.give(r.places - r.running - 1)
 	if r.running == 0 {
 		return
 	}
-	ended, running := r.ended, r.running
+	ended, running, budget := r.ended, r.running, r.budget
 	r.aside(func() {
 		for range running {
 			if end := <-ended; end.err == nil {
 				end.conn.Close()
 			}
+			budget.give(1)
 		}
 	})
 }

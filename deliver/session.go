@@ -14,6 +14,7 @@ type session struct {
 	below  *session    // another one in the pool for the same key, idle for longer
 	rested time.Time   // when it became idle
 	timer  *time.Timer // ends it when it is idle for too long
+	budget *budget     // of which it has a place until it is closed
 }
 
 // greet takes a new connection through TLS, greeting, EHLO and login.
@@ -86,6 +87,7 @@ func (d *Deliverer) secure(s *session) *Error {
 func (s *session) close() {
 	s.broken = true
 	s.raw.Close()
+	s.budget.give(1)
 }
 
 // quit says QUIT and does not wait longer than it must for the answer, on which nothing depends.
@@ -96,4 +98,5 @@ func (s *session) quit(wait time.Duration) {
 		s.read()
 	}
 	s.net.Close()
+	s.budget.give(1)
 }

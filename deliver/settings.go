@@ -38,7 +38,10 @@ type Limits struct {
 	Idle       int           // 100 idle connections are kept; negative is none
 	IdleTime   time.Duration // 5 s, how long each is
 	Messages   int           // 100 transactions on a connection
-	Age        time.Duration // 5 min, after which a connection is used no more
+	// Connections is how many may be open at once, idle ones and those that are being made included; 0 is no limit. Over it
+	// attempts wait for their turn, as long as Timeouts.Total lets them, and idle connections end to make room.
+	Connections int
+	Age         time.Duration // 5 min, after which a connection is used no more
 	// Absence is how long an address that did not answer is passed over where the message has another host to go to: 2 min,
 	// which is less than mail usually waits for its retry, so that a host that is back is used by then. Negative is never.
 	Absence time.Duration
@@ -84,7 +87,7 @@ func (l Limits) filled() Limits {
 	return Limits{
 		Hosts: max(1, orElse(l.Hosts, 5)), Addresses: max(1, orElse(l.Addresses, 10)), Recipients: max(1, orElse(l.Recipients, 100)),
 		Idle: max(0, orElse(l.Idle, 100)), IdleTime: orElse(l.IdleTime, 5*time.Second), Messages: max(1, orElse(l.Messages, 100)),
-		Age: orElse(l.Age, 5*time.Minute), Absence: orElse(l.Absence, 2*time.Minute),
+		Connections: max(0, l.Connections), Age: orElse(l.Age, 5*time.Minute), Absence: orElse(l.Absence, 2*time.Minute),
 	}
 }
 
@@ -131,6 +134,7 @@ func (d *Deliverer) init() {
 		}
 		d.set.tooLong = fmt.Errorf("the attempt took longer than %v", d.set.timeouts.Total)
 		d.pool.init(&d.set)
+		d.budget.max, d.pool.crowded = d.set.limits.Connections, d.budget.crowded
 		d.absent.length = d.set.limits.Absence
 	})
 }
