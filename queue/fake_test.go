@@ -217,3 +217,11 @@ func (q *countingQueue) asked() int {
 	q.leases = 0
 	return n
 }
+
+// slow lets a far end take mail, each after a while.
+func slow(d time.Duration) say {
+	return func(context.Context, route.Route, *deliver.Message, string) deliver.Outcome {
+		time.Sleep(d)
+		return took
+	}
+}

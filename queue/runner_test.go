@@ -530,6 +530,7 @@ func TestMailInCirclesFails(t *testing.T) {
 	})
 }
 
+// std: Q8
 func TestFailNowReports(t *testing.T) {
 	play(t, nil, func(w *world) {
 		w.server("aol.test", lab.Refuse(lab.AtRcpt, "450 4.2.0 Not now"))
@@ -704,6 +705,7 @@ func TestAReportNamesTheSmarthost(t *testing.T) {
 	})
 }
 
+// std: Q6
 func TestJitterSpreadsTries(t *testing.T) {
 	play(t, func(w *world) { w.runner.Schedule.Jitter = 0 }, func(w *world) { // the default
 		w.server("aol.test", lab.Refuse(lab.AtRcpt, "450 4.2.0 Not now"))

@@ -132,6 +132,7 @@ func TestSchedulesAtTheirLimits(t *testing.T) {
 	}
 }
 
+// std: Q6
 func TestJitterIsAShare(t *testing.T) {
 	f := &far{say: byName}
 	play(t, f.through(func(w *world) {

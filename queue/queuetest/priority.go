@@ -34,7 +34,7 @@ func (s *suite) leaseAll() string {
 	}
 }
 
-// std: C19
+// std: C19 Q9
 func (s *suite) priority() {
 	for _, p := range []int{0, -9, 4, 9, -1, 4, 0} {
 		s.enqueuePriority(p, fmt.Sprintf("%+d@a.test", p))
@@ -50,6 +50,7 @@ func (s *suite) priority() {
 	assert.Equal(s, late, s.leaseOne().ID)
 }
 
+// std: Q9
 func (s *suite) priorityAges() {
 	s.enqueuePriority(0, "old@a.test")
 	time.Sleep(2*queue.PriorityStep - time.Second)
@@ -64,7 +65,7 @@ func (s *suite) priorityAges() {
 	assert.Equal(s, "old young young young", s.leaseAll(), "a step of priority is worth a time of waiting, and no more")
 }
 
-// std: C19
+// std: C19 Q9
 func (s *suite) priorityOfLanes() {
 	for i := range 3 {
 		s.enqueuePriority(-1, fmt.Sprintf("low@low%d.test", i))
