@@ -28,7 +28,7 @@ type attempt struct {
 	ways     []string          // the route of each recipient as text: alike where mail goes the same way
 	outcomes []deliver.Outcome // of each recipient
 	untried  []bool            // recipients that were not tried
-	away     []bool            // those of them that were turned away in a crowd
+	away     []bool            // those of them that were turned away in a crowd, or for want of files or ports
 	refused  []bool            // those of them that are on the suppression list; nil where nobody is
 	fates    []fate            // what follows for each recipient
 	stopped  bool              // the Runner was told to put everything back before the fates were decided
@@ -187,6 +187,9 @@ func (a *attempt) deliverGroup(g *group) {
 	outcomes := a.callDeliverer(g.route, a.message(g.members))
 	for k, i := range g.members {
 		a.outcomes[i] = outcomes[k]
+		if outcomes[k].Shortage { // of this machine: a moment later it may go
+			a.untried[i], a.away[i] = true, true
+		}
 	}
 }
 
