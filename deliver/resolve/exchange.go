@@ -51,6 +51,10 @@ func (r *Resolver) blame(ctx context.Context, server string, q key, err error) b
 		r.log(ctx, slog.LevelDebug, "DNS server failed", attrs...)
 		return false
 	}
+	if isShortage(err) {
+		r.log(ctx, slog.LevelError, "no DNS server can be asked now", attrs...)
+		return true
+	}
 	if r.manners.silent(server) {
 		r.log(ctx, slog.LevelInfo, "DNS server is asked last for a while", attrs...)
 	}
@@ -162,6 +166,10 @@ func mixCase(name string) string {
 // exchange sends a query over a connection of its own, so that UDP answers must guess the port as well (RFC 5452, section 9.2), and
 // returns the message that answers it.
 func (r *Resolver) exchange(ctx context.Context, network, server string, query *dns.Msg) (*dns.Msg, error) {
+	if err := r.sockets.take(ctx, r.maxSockets()); err != nil {
+		return nil, err
+	}
+	defer r.sockets.give()
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout())
 	defer cancel()

@@ -73,6 +73,7 @@ const (
 const (
 	defaultTimeout        = 3 * time.Second
 	defaultAttempts       = 2
+	defaultMaxSockets     = 256
 	defaultCacheSize      = 16 << 20
 	defaultMaxTTL         = 24 * time.Hour
 	defaultMaxNegativeTTL = 15 * time.Minute

@@ -38,6 +38,10 @@ type Resolver struct {
 	// is asked once. Default: 2.
 	Attempts int
 
+	// MaxSockets is how many questions may be on their way at once: each has a socket of its own. More of them wait for their turn, which
+	// does not count for Timeout. Default: 256.
+	MaxSockets int
+
 	// CacheSize is the memory for answers, in octets, roughly. An ordinary answer takes less than a kilobyte, and every one counts at
 	// least half of one, so that the default of 16 MiB is also a bound of 32768 answers. Negative: nothing is kept.
 	CacheSize int
@@ -66,6 +70,7 @@ type Resolver struct {
 	cache   cache
 	flights flights
 	manners manners
+	sockets sockets
 	system  systemServers
 }
 
@@ -179,6 +184,8 @@ func (r *Resolver) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, er
 func (r *Resolver) timeout() time.Duration { return positive(r.Timeout, defaultTimeout) }
 
 func (r *Resolver) attempts() int { return positive(r.Attempts, defaultAttempts) }
+
+func (r *Resolver) maxSockets() int { return positive(r.MaxSockets, defaultMaxSockets) }
 
 func (r *Resolver) maxTTL() time.Duration { return positive(r.MaxTTL, defaultMaxTTL) }
 
