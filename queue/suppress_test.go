@@ -121,6 +121,8 @@ func TestSuppressionCanBeOverridden(t *testing.T) {
 //
 // std: Q11
 func TestWhatIsSuppressed(t *testing.T) {
+	ambiguous := unknown
+	ambiguous.Reason.Classes = []reason.Class{reason.UserUnknown, reason.Policy}
 	tests := []struct {
 		outcome deliver.Outcome
 		class   reason.Class // "" is not suppressed
@@ -135,6 +137,7 @@ func TestWhatIsSuppressed(t *testing.T) {
 		{deliver.Outcome{Result: deliver.PermFail, Status: "5.1.10", Stage: deliver.StageRoute, Detail: "aol.test accepts no mail"}, reason.NoMailHere},
 
 		{refusal(deliver.PermFail, deliver.StageRcpt, "550 Requested action not taken"), ""},
+		{ambiguous, ""},
 		{refusal(deliver.PermFail, deliver.StageRcpt, "550 5.1.1 Access denied, spam source [192.0.2.1] is blocked"), ""},
 		{refusal(deliver.PermFail, deliver.StageMail, "550 5.1.1 User unknown"), ""}, // it is the sender
 		{refusal(deliver.PermFail, deliver.StageRcpt, "552 5.2.2 Mailbox is full"), ""},
