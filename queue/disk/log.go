@@ -42,6 +42,8 @@ type log struct {
 	spare   []byte         // of the writer alone: the buffer of the last batch
 	wrote   time.Time      // of the writer alone: when it began the last write
 	usual   int            // guarded by mu: about how many records share a write
+	alone   chan struct{}  // closed by hurry
+	hurried sync.Once
 }
 
 // A batch is what one write and one fsync make durable.
@@ -71,7 +73,7 @@ func (b *batch) add(live int64, usual int) {
 func (l *log) start(first *segment) {
 	l.more.L, l.room.L = &l.mu, &l.mu
 	l.next = newBatch(nil)
-	l.done = make(chan struct{})
+	l.done, l.alone = make(chan struct{}), make(chan struct{})
 	l.current = first
 	go l.write()
 }
@@ -149,6 +151,7 @@ func (l *log) gather() {
 		timer := time.NewTimer(wait)
 		select {
 		case <-b.many:
+		case <-l.alone:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -230,6 +233,9 @@ func (l *log) fail(err error) {
 	}
 	l.room.Broadcast()
 }
+
+// hurry makes writes wait for company no more: those who would come wait for Close.
+func (l *log) hurry() { l.hurried.Do(func() { close(l.alone) }) }
 
 // close writes what waits, and ends the writer.
 func (l *log) close() {

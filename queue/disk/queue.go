@@ -331,6 +331,7 @@ func (q *Queue) Open(ctx context.Context, id queue.ID) (io.ReadCloser, error) {
 
 // Close implements [queue.Queue].
 func (q *Queue) Close() error {
+	q.log.hurry()
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
