@@ -39,6 +39,8 @@ type options struct {
 	checkSender                string
 	checkWait                  time.Duration
 	idle                       time.Duration
+	files                      int
+	memory                     int64
 	console                    string
 	logFile, transcript        string
 	caFile                     string
@@ -49,7 +51,7 @@ type options struct {
 	suppressText               string
 	suppress                   time.Duration
 	dnsStaleText               string
-	maxSizeText                string
+	maxSizeText, memoryText    string
 	given                      map[string]bool // the flags that the command line names
 }
 
@@ -75,6 +77,12 @@ Taking mail
   -check-sender-wait D   how long MAIL waits for that at most; a resolver that is slower is left alone for a minute (250ms)
   -submission            mail begins here: a Date, Message-ID or From that a message lacks is added (RFC 6409)
 
+Within limits
+  -files N               files that may be open, divided among clients, attempts, queue and DNS (the system's limit, ulimit -n);
+                         where they are few, there are fewer connections and attempts at once, and clients over it get 421
+  -memory SIZE           memory to stay within, like 512MiB (no limit); messages that come in wait where they take more than
+                         an eighth of it together, and then get 452
+
 Keeping it
   -spool DIR             queue on disk (./spool)
   -queue URL             another queue disk:DIR, instead of -spool: disk:DIR, memory: (lost with the process, at most
@@ -88,7 +96,7 @@ Sending it
   -smtp-port N           port of MX hosts (25); others are for labs
   -allow-loopback        MX hosts may have loopback and private addresses; for labs
   -ca FILE               more trusted roots for TLS, PEM
-  -max-deliveries N      attempts at once (5000, or as many as the limit of open files allows); 20 at most in one domain
+  -max-deliveries N      attempts at once (5000, or as many as -files allows); 20 at most in one domain
   -host-concurrency N    attempts at once through one smarthost, at most (50, or half of -max-deliveries)
   -retry D,D,...         waits between tries; the last one repeats (5m,15m,30m,1h,2h,4h)
   -delay-after D         age at which the sender is told of a delay; 0 is never (4h)
@@ -148,6 +156,8 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.IntVar(&o.maxConnections, "max-connections", 1000, "")
 	fs.IntVar(&o.maxDeliveries, "max-deliveries", 5000, "")
 	fs.IntVar(&o.maxPerClient, "max-per-client", 500, "")
+	fs.IntVar(&o.files, "files", 0, "")
+	fs.StringVar(&o.memoryText, "memory", "", "")
 	fs.DurationVar(&o.idle, "idle", 5*time.Minute, "")
 	fs.StringVar(&o.spool, "spool", "./spool", "")
 	fs.StringVar(&o.queueURL, "queue", "", "")
@@ -192,6 +202,10 @@ func (o *options) check() error {
 	if o.idle < time.Second {
 		note("idle", fmt.Errorf("%v is too short: write at least 1s", o.idle))
 	}
+	if o.given["files"] {
+		note("files", within(o.files, leastFiles, 10_000_000))
+	}
+	note("memory", o.checkMemory())
 	note("queue", o.checkQueue())
 	if o.given["host-concurrency"] {
 		note("host-concurrency", within(o.hostConcurrency, 1, 1_000_000))
@@ -284,18 +298,36 @@ func isHostname(name string) bool {
 }
 
 func (o *options) checkMaxSize() error {
-	text, unit := strings.TrimSpace(o.maxSizeText), int64(1)
-	for suffix, n := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+	n, ok := parseSize(o.maxSizeText)
+	if !ok || n > maxMaxSize {
+		return fmt.Errorf("%q is no size: write it like 50MiB, at most 2GiB", o.maxSizeText)
+	}
+	o.maxSize = n
+	return nil
+}
+
+func (o *options) checkMemory() error {
+	if o.memoryText == "" {
+		return nil
+	}
+	n, ok := parseSize(o.memoryText)
+	if !ok || n < leastBytes {
+		return fmt.Errorf("%q is too little memory, or no size: write it like 512MiB, at least 64MiB", o.memoryText)
+	}
+	o.memory = n
+	return nil
+}
+
+// parseSize reads octets, or a number with KiB, MiB or GiB.
+func parseSize(text string) (n int64, ok bool) {
+	text, unit := strings.TrimSpace(text), int64(1)
+	for suffix, octets := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
 		if rest, ok := strings.CutSuffix(text, suffix); ok {
-			text, unit = rest, n
+			text, unit = rest, octets
 		}
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
-	if err != nil || n <= 0 || n*unit > maxMaxSize {
-		return fmt.Errorf("%q is no size: write it like 50MiB, at most 2GiB", o.maxSizeText)
-	}
-	o.maxSize = n * unit
-	return nil
+	return n * unit, err == nil && n > 0
 }
 
 // maxMaxSize is as far as the SIZE parameter is understood by go-smtp, and far more than anybody delivers.

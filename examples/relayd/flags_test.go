@@ -19,7 +19,7 @@ func TestHelp(t *testing.T) {
 	for _, flag := range []string{
 		"listen", "spool", "queue", "routes", "hostname", "dns", "smtp-port", "allow-loopback", "relay-from", "retry", "delay-after", "lifetime",
 		"console", "log", "transcript", "ca", "max-size", "max-recipients", "max-connections", "max-per-client", "idle", "cert", "submission",
-		"dns-stale", "host-concurrency", "check-sender", "check-sender-wait", "suppress",
+		"dns-stale", "host-concurrency", "check-sender", "check-sender-wait", "suppress", "files", "memory",
 	} {
 		assert.Contains(t, string(out), "\n  -"+flag+" ")
 	}
@@ -69,6 +69,9 @@ func TestMistakes(t *testing.T) {
 		"sender wait":       {[]string{"-check-sender-wait", "2h"}, 2, []string{"-check-sender-wait", "1ms to 1m"}},
 		"smtp-port":         {[]string{"-smtp-port", "70000"}, 2, []string{"-smtp-port"}},
 		"max-size":          {[]string{"-max-size", "5MB"}, 2, []string{"-max-size", "50MiB"}},
+		"files":             {[]string{"-files", "10"}, 2, []string{"-files: 10 is not within 64"}},
+		"memory":            {[]string{"-memory", "10MiB"}, 2, []string{"-memory", "512MiB", "at least 64MiB"}},
+		"memory unread":     {[]string{"-memory", "much"}, 2, []string{"-memory", `"much"`}},
 		"lifetime":          {[]string{"-lifetime", "0"}, 2, []string{"-lifetime"}},
 		"delay-after":       {[]string{"-delay-after", "-5m"}, 2, []string{"-delay-after"}},
 		"log not writable":  {[]string{"-log", "/nowhere/log"}, 1, []string{"/nowhere/log"}},

@@ -57,17 +57,19 @@ type listener struct {
 	lastNoted time.Time // of a refusal, for the log; used by Accept alone
 
 	strangerNotes quota // of refusals in the log
+	spare         *spare
 
 	mu     sync.Mutex
 	ending string // guarded by mu, as are the classes' maps: the reply to everybody once the relay shuts down
 }
 
-// newListener divides max connections between the classes.
-func newListener(l net.Listener, o *options, p *relaycheck.Policy, cert *certificate, log *slog.Logger, m *metrics) *listener {
-	few := max(1, o.maxConnections/10)
+// newListener divides connections between the classes.
+func newListener(l net.Listener, o *options, connections int, p *relaycheck.Policy, cert *certificate, log *slog.Logger, m *metrics) *listener {
+	few := max(1, connections/10)
 	list := &listener{
 		Listener: l, name: o.hostname, log: log, metrics: m, policy: p, tls: cert.config(),
-		user:     class{name: "user", max: max(1, o.maxConnections-few), perClient: o.maxPerClient, idle: o.idle, yields: true},
+		user:     class{name: "user", max: max(1, connections-few), perClient: o.maxPerClient, idle: o.idle, yields: true},
+		spare:    newSpare(),
 		stranger: class{name: "stranger", max: few, perClient: max(1, few/10), idle: strangerIdle, life: strangerLife},
 	}
 	list.strangerNotes.most, list.strangerNotes.span = strangerLines, 10*time.Second
@@ -79,9 +81,13 @@ func newListener(l net.Listener, o *options, p *relaycheck.Policy, cert *certifi
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
-		nc, err := l.Listener.Accept()
+		nc, short, err := l.spare.accept(l.Listener)
 		if err != nil {
 			return nil, err
+		}
+		if short {
+			l.refuse(nc, "421 4.3.2 "+l.name+" has no room for more connections; try again later\r\n")
+			continue
 		}
 		c, refusal := l.admit(nc)
 		if refusal == "" {
@@ -124,7 +130,7 @@ func (l *listener) refusal(cl *class, client netip.Addr) string {
 		}
 	case len(cl.open) >= cl.max:
 		if !l.makeRoom(cl, anybody) {
-			return "421 4.7.0 " + l.name + " has too many connections; try again later\r\n"
+			return "421 4.3.2 " + l.name + " has too many connections; try again later\r\n"
 		}
 	}
 	return ""

@@ -13,10 +13,10 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
+	"golang.org/x/net/netutil"
 
 	"github.com/sortie-mail/sortie/deliver"
 	"github.com/sortie-mail/sortie/deliver/resolve"
@@ -30,6 +30,7 @@ import (
 // A relay is the whole: go-smtp in front, and behind it queue → runner → routes → deliverer.
 type relay struct {
 	opts    *options
+	budget  *budget
 	log     *slog.Logger
 	files   []*logFile
 	metrics *metrics
@@ -58,7 +59,7 @@ type mailQueue interface {
 
 // newRelay opens everything that may fail. The queue comes last: it is not touched where anything else is wrong.
 func newRelay(o *options) (r *relay, err error) {
-	r = &relay{opts: o, metrics: newMetrics(), refusals: &relaycheck.Refusals{Since: time.Now()}}
+	r = &relay{opts: o, budget: newBudget(o), metrics: newMetrics(), refusals: &relaycheck.Refusals{Since: time.Now()}}
 	defer func() {
 		if err != nil {
 			r.closeFiles()
@@ -69,6 +70,7 @@ func newRelay(o *options) (r *relay, err error) {
 	if err != nil {
 		return r, err
 	}
+	r.budget.apply(o, r.log)
 	r.resolver = r.newResolver()
 	r.deliverer = r.newDeliverer(transcript)
 	if o.routes != "" {
@@ -82,7 +84,7 @@ func newRelay(o *options) (r *relay, err error) {
 	if err := r.listen(); err != nil {
 		return r, err
 	}
-	if r.queue, err = openQueue(o, r.log); err != nil {
+	if r.queue, err = openQueue(o, r.budget, r.log); err != nil {
 		return r, err
 	}
 	r.wire()
@@ -108,7 +110,7 @@ func (r *relay) openLogs() (deliver.Transcript, error) {
 }
 
 func (r *relay) newResolver() *resolve.Resolver {
-	resolver := &resolve.Resolver{Logger: r.log, MaxStale: r.opts.dnsStale}
+	resolver := &resolve.Resolver{Logger: r.log, MaxStale: r.opts.dnsStale, MaxSockets: r.budget.sockets}
 	if r.opts.dns != "" {
 		resolver.Servers = []string{r.opts.dns}
 	}
@@ -120,6 +122,7 @@ func (r *relay) newDeliverer(transcript deliver.Transcript) *deliver.Deliverer {
 	d := &deliver.Deliverer{
 		Hostname: o.hostname, Port: o.smtpPort, AllowPrivate: o.allowLoopback, Resolver: r.resolver,
 		Logger: r.log, Transcript: transcript, Trace: &deliver.Trace{Outcome: r.outcome},
+		Limits: deliver.Limits{Connections: r.budget.attempts},
 	}
 	if o.roots != nil {
 		d.TLS = &tls.Config{RootCAs: o.roots}
@@ -141,29 +144,34 @@ func (r *relay) listen() error {
 		return fmt.Errorf("-listen: %w", err)
 	}
 	r.policy = newPolicy(r.opts, l.Addr())
-	r.listener = newListener(l, r.opts, r.policy, r.cert, r.log, r.metrics)
+	r.listener = newListener(l, r.opts, r.budget.sessions, r.policy, r.cert, r.log, r.metrics)
 	if r.opts.console == "" {
 		return nil
 	}
 	if r.web, err = net.Listen("tcp", r.opts.console); err != nil {
 		return fmt.Errorf("-console: %w", err)
 	}
+	r.web = netutil.LimitListener(r.web, r.budget.console)
 	return nil
 }
 
 // memoryMost is how much a queue in memory may hold.
 const memoryMost = 1 << 30
 
-func openQueue(o *options, log *slog.Logger) (mailQueue, error) {
+func openQueue(o *options, b *budget, log *slog.Logger) (mailQueue, error) {
+	onDisk := disk.Options{Logger: log, MaxIntake: b.intake}
 	kind, rest, _ := strings.Cut(o.queueURL, ":")
 	switch kind {
 	case "":
-		return disk.Options{Logger: log}.Open(o.spool)
+		return onDisk.Open(o.spool)
 	case "disk":
-		return disk.Options{Logger: log}.Open(rest)
+		return onDisk.Open(rest)
 	}
 	q := memory.New()
 	q.MaxBytes = memoryMost
+	if b.memory > 0 {
+		q.MaxBytes = min(q.MaxBytes, b.memory/2)
+	}
 	return q, nil
 }
 
@@ -171,7 +179,7 @@ func openQueue(o *options, log *slog.Logger) (mailQueue, error) {
 func (r *relay) wire() {
 	r.runner = &queue.Runner{
 		Queue: r.queue, Deliverer: r.deliverer, Hostname: r.opts.hostname, Schedule: r.opts.schedule, Logger: r.log,
-		Concurrency: r.attempts(), HostConcurrency: r.opts.hostConcurrency, Trace: &queue.Trace{Settled: r.metrics.settled},
+		Concurrency: r.budget.attempts, HostConcurrency: r.opts.hostConcurrency, Trace: &queue.Trace{Settled: r.metrics.settled},
 		SuppressFor: r.opts.suppress,
 	}
 	if r.routes != nil {
@@ -192,20 +200,6 @@ func (r *relay) routesErr() error {
 		return nil
 	}
 	return r.routes.Err()
-}
-
-// attempts is how many attempts may be made at once, so that the files that may be open are enough for the clients too.
-func (r *relay) attempts() int {
-	const others = 200 // the queue's files, DNS, the console
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		return r.opts.maxDeliveries
-	}
-	if free := int64(min(files.Cur, 1<<30)) - int64(r.opts.maxConnections) - others; free < int64(r.opts.maxDeliveries) {
-		r.log.Warn("the limit of open files (ulimit -n) allows fewer attempts at once than -max-deliveries", "limit", files.Cur, "attempts", max(free, 1))
-		return int(max(free, 1))
-	}
-	return r.opts.maxDeliveries
 }
 
 // run works until ctx ends, and then stops within 10 s. hup brings the SIGHUPs.

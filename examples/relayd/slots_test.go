@@ -49,7 +49,7 @@ func TestStrangersTakeNoRoomFromUsers(t *testing.T) {
 		switch {
 		case strings.HasPrefix(line, "220 "):
 			greeted++
-		case strings.HasPrefix(line, "421 4.7.0 relay.test has too many connections"):
+		case strings.HasPrefix(line, "421 4.3.2 relay.test has too many connections"):
 			refused++
 			c.ended()
 		default:
@@ -111,7 +111,7 @@ func TestIdleUsersGiveWay(t *testing.T) {
 			more.begin("a@src.test", "b@dst.test")
 
 			full := r.dial("127.0.0.1") // nobody is idle now
-			assert.Contains(t, full.expect(421), "4.7.0")
+			assert.Regexp(t, `^4\.(3\.2|7\.0) `, full.expect(421))
 			busy.raw("\r\nx\r\n.\r\n")
 			queueID(t, busy.expect(250))
 			open.cmd(250, "RCPT TO:<b@dst.test>")
@@ -126,7 +126,7 @@ func TestWorkersKeepTheirPlace(t *testing.T) {
 	a, b := r.hello(), r.hello()
 	a.send(letter("x"), "a@src.test", "b@dst.test")
 	b.send(letter("x"), "a@src.test", "b@dst.test")
-	assert.Contains(t, r.dial("127.0.0.1").expect(421), "4.7.0")
+	assert.Contains(t, r.dial("127.0.0.1").expect(421), "4.3.2")
 	a.send(letter("x"), "a@src.test", "b@dst.test")
 	b.send(letter("x"), "a@src.test", "b@dst.test")
 	a.cmd(221, "QUIT")
