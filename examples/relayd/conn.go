@@ -20,13 +20,17 @@ import (
 // What one connection may hold in memory, and how long its end may take.
 const (
 	inputSize  = 8 << 10         // octets read at once
+	bulkSize   = 32 << 10        // the same while a long message comes in
 	outputSize = 4 << 10         // octets of replies that wait for company
 	writeTime  = time.Minute     // for a client to take its replies
 	lingerTime = 2 * time.Second // for a client to read the last one
 	lingerMost = 1 << 20         // octets that it may still send meanwhile
 )
 
-var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
+var (
+	inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
+	bulks  = sync.Pool{New: func() any { return new([bulkSize]byte) }}
+)
 
 // A conn is a client's connection as go-smtp sees it. It does what go-smtp leaves to its host: every wait has a limit,
 // replies to pipelined commands leave together, and commands come one at a time, so that the session can see each one
@@ -43,7 +47,8 @@ type conn struct {
 	cipher  string        // its cipher suite
 	greeted bool          // the client has said EHLO or HELO since it began, or since it began anew within TLS
 
-	buf      *[inputSize]byte
+	buf      []byte                 // from inputs or bulks
+	full     bool                   // the newest read has filled it
 	in       []byte                 // the part of buf that was read and not handed on
 	line     []byte                 // the command that go-smtp works on, valid until the next Read
 	mid      bool                   // what was handed on last did not end its line
@@ -157,8 +162,13 @@ var errEnded = errors.New("the relay ends this connection")
 
 // fill reads more behind what was read. Replies that wait are sent before, because the client may wait for them.
 func (c *conn) fill() error {
-	n := copy(c.buf[:], c.in)
+	old := c.buf
+	c.choose()
+	n := copy(c.buf, c.in)
 	c.in, c.line = c.buf[:n], nil
+	if len(old) != len(c.buf) {
+		recycle(old)
+	}
 	if err := c.await(); err != nil {
 		return err
 	}
@@ -169,11 +179,30 @@ func (c *conn) fill() error {
 	c.mu.Lock()
 	c.waiting = time.Time{}
 	c.mu.Unlock()
-	c.in = c.buf[:n+k]
+	c.in, c.full = c.buf[:n+k], n+k == len(c.buf)
 	if k > 0 {
 		return nil
 	}
 	return err
+}
+
+// choose takes a buffer of the size that the next read asks for: fewer reads for a long message, and little memory for a
+// connection that waits.
+func (c *conn) choose() {
+	switch {
+	case c.full && len(c.buf) == inputSize && c.isComing():
+		c.buf = bulks.Get().(*[bulkSize]byte)[:]
+	case len(c.buf) == bulkSize && len(c.in) < inputSize && !c.isComing():
+		c.buf = inputs.Get().(*[inputSize]byte)[:]
+	}
+}
+
+func recycle(buf []byte) {
+	if len(buf) == bulkSize {
+		bulks.Put((*[bulkSize]byte)(buf))
+	} else {
+		inputs.Put((*[inputSize]byte)(buf))
+	}
 }
 
 // await sets the limit of the next read.
@@ -353,8 +382,8 @@ func (c *conn) Close() error {
 	c.flush()
 	c.closeTLS()
 	c.gone = true
-	inputs.Put(c.buf)
-	c.in, c.line = nil, nil
+	recycle(c.buf)
+	c.buf, c.in, c.line = nil, nil, nil
 	return c.Conn.Close()
 }
 

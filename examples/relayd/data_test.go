@@ -30,7 +30,7 @@ func readData(tb testing.TB, wire []byte, piece int, most int64) (message, rest 
 	}()
 	list := &listener{}
 	list.user.init()
-	c := &conn{Conn: near, stream: near, list: list, class: &list.user, buf: new([inputSize]byte)}
+	c := &conn{Conn: near, stream: near, list: list, class: &list.user, buf: make([]byte, inputSize)}
 	c.class.idle = 1 << 40
 	defer near.Close()
 	message, err = io.ReadAll(newDotReader(c, most))

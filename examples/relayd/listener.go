@@ -110,7 +110,7 @@ func (l *listener) admit(nc net.Conn) (c *conn, refusal string) {
 	if refusal := l.refusal(cl, client); refusal != "" {
 		return nil, refusal
 	}
-	c.buf = inputs.Get().(*[inputSize]byte)
+	c.buf = inputs.Get().(*[inputSize]byte)[:]
 	cl.open[c] = struct{}{}
 	cl.clients[site(client)]++
 	l.metrics.sessions.WithLabelValues(cl.name).Inc()
