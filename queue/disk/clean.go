@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/sortie-mail/sortie/queue"
 	"github.com/sortie-mail/sortie/queue/memory"
 )
 
@@ -54,13 +55,13 @@ func (c *cleaner) wake() {
 	}
 }
 
-// dropped frees what a message took. The index calls it when the last entry is gone.
-func (q *Queue) dropped(m memory.Message) {
-	p := m.Body.(place)
-	if p.file && q.cleaner.kick != nil { // replay leaves files to removeOrphans
-		q.removeLarge(m.ID)
+// dropped frees what a message took, whose last entry is gone.
+func (q *Queue) dropped(id queue.ID, at memory.Place, size int64) {
+	q.pins.drop(id, "")
+	if at.File && q.cleaner.kick != nil { // replay leaves files to removeOrphans
+		q.removeLarge(id)
 	}
-	if p.seg.live.Add(-p.stored()) == 0 {
+	if s := q.segment(at.Segment); s != nil && s.live.Add(-stored(at, size)) == 0 {
 		q.cleaner.wake()
 	}
 }
@@ -127,54 +128,80 @@ func (q *Queue) removeOldest(s *segment) error {
 // moveAll writes the live messages and notes of a segment anew at the end of the log. It reports false where it made no
 // progress: all of them are being settled just now, or the disk is full.
 func (q *Queue) moveAll(s *segment) bool {
-	messages := q.index.Messages(func(m *memory.Message) bool { return m.Body.(place).seg == s })
 	moved := false
-	for _, m := range messages {
+	for _, id := range q.index.In(uint32(s.number)) {
 		select {
 		case <-q.cleaner.quit:
 			return false
 		default:
 		}
-		if q.move(m) {
+		if q.move(id) {
 			moved = true
 		}
 	}
 	return q.moveNotes(s) || moved
 }
 
-func (q *Queue) move(m memory.Message) bool {
-	old := m.Body.(place)
-	var data []byte
-	if !old.file {
-		data = make([]byte, old.size)
-		if _, err := old.seg.file.ReadAt(data, old.off); err != nil && err != io.EOF {
-			q.logger.Error("a message could not be moved to the end of the log", "id", m.ID, "error", err)
-			return false
-		}
-		if crc32.Checksum(data, castagnoli) != old.sum { // it moves as it is, with the sum of what it should be
-			q.logger.Error("a message has changed on disk", "id", m.ID, "segment", old.seg.path)
-		}
-	}
-	now, ok := q.index.BeginMove(m.ID)
-	if !ok {
+// move writes a message anew at the end of the log, with all words of its entries in one record.
+func (q *Queue) move(id queue.ID) bool {
+	m, old, ok, err := q.index.BeginMove(id)
+	switch {
+	case errors.Is(err, memory.ErrDamaged):
+		return q.giveUp(id, err)
+	case err != nil:
+		q.logger.Error("a message could not be moved to the end of the log", "id", id, "error", err)
+		return false
+	case !ok:
 		return false
 	}
-	p := old
-	rec, err := moveRecord(now, old, data)
-	if err == nil {
-		p.seg, p.off, err = q.log.append(rec)
-	}
+	at := old
+	defer func() { q.index.EndMove(id, at) }()
+	data, err := q.bodyToMove(id, old, m.Size)
 	if err != nil {
-		q.index.EndMove(m.ID, old)
+		q.logger.Error("a message could not be moved to the end of the log", "id", id, "error", err)
 		return false
 	}
-	q.index.EndMove(m.ID, p)
-	old.seg.live.Add(-old.stored())
+	meta := &mailMeta{Message: m, File: old.File, Sum: old.Sum}
+	rec, err := moveRecord(meta, data)
+	if err != nil {
+		return false
+	}
+	to, err := q.log.append(rec)
+	if err != nil {
+		return false
+	}
+	at = to.place(meta)
+	q.pins.drop(id, "")
+	q.segment(old.Segment).live.Add(-stored(old, m.Size))
 	return true
 }
 
-func moveRecord(m memory.Message, p place, data []byte) (record, error) {
-	meta := mailMeta{Message: m, File: p.file, Sum: p.sum}
+// bodyToMove reads the bytes of a message that are in the log. What has changed on disk moves as it is, with the sum of what
+// it should be.
+func (q *Queue) bodyToMove(id queue.ID, at memory.Place, size int64) ([]byte, error) {
+	if at.File {
+		return nil, nil
+	}
+	s := q.segment(at.Segment)
+	data := make([]byte, size)
+	if _, err := s.file.ReadAt(data, int64(at.Body)); err != nil && err != io.EOF {
+		return nil, err
+	}
+	if crc32.Checksum(data, castagnoli) != at.Sum {
+		q.logger.Error("a message has changed on disk", "id", id, "segment", s.path)
+	}
+	return data, nil
+}
+
+// giveUp takes a message out of the queue that cannot be moved, because what describes it is damaged: as it would be gone at the
+// next opening. What there was of it is set aside.
+func (q *Queue) giveUp(id queue.ID, err error) bool {
+	q.logger.Error("a message is lost, because what describes it has changed on disk", "id", id, "error", err)
+	n, _ := q.index.Change(memory.Delete, "", queue.Filter{ID: id}, time.Now(), func([]memory.Key) error { return nil })
+	return n > 0
+}
+
+func moveRecord(meta *mailMeta, data []byte) (record, error) {
 	rec, err := newRecord(typeMail, meta, data)
 	if errors.Is(err, errTooLong) { // rather no history than no room
 		for i := range meta.Entries {
@@ -182,6 +209,6 @@ func moveRecord(m memory.Message, p place, data []byte) (record, error) {
 		}
 		rec, err = newRecord(typeMail, meta, data)
 	}
-	rec.live = p.stored()
+	rec.live = meta.stored()
 	return rec, err
 }

@@ -56,7 +56,7 @@ func (q *Queue) checkClock() {
 	q.notes.Rebase(now)
 	rec, err := newRecord(typeClock, clockMeta{Jump: jump})
 	if err == nil {
-		_, _, err = q.log.append(rec)
+		_, err = q.log.append(rec)
 	}
 	if err != nil {
 		q.logger.Error("a jump of the clock could not be recorded", "error", err)

@@ -30,9 +30,16 @@
 // no message can hold what looks like a record. The types are "mail" (a message: its envelope, and once it was moved the
 // state of its entries), "settle" (an outcome, with the reports that follow from it: the JSON describes them, their
 // bodies stand one after the other), "change" (what a person did), "notes" (see [queue.Notebook]; those that follow
-// from an outcome stand in its record), and "clock" (the clock jumped; times before move by this much). To see the envelopes and outcomes of a spool without its bodies:
+// from an outcome stand in its record), and "clock" (the clock jumped; times before move by this much). The settlements of an
+// entry are a chain: each names the one before it in "prev", by segment and offset, and says in "left" how many recipients are left;
+// now and then one has all of the entry's words in "state". To see the envelopes and outcomes of a spool without its bodies:
 //
 //	grep -ah -A1 "^=$(sed -n 2p spool/format) " spool/log/*.log | grep -a '^{'
+//
+// # What is in memory
+//
+// Of each message that waits the index has some 130 octets and no words: see [memory.Index]. Envelopes, recipients and histories are read
+// from the log when somebody needs them, but those of mail that came in just now and goes out at once.
 //
 // # How it keeps its promises
 //
@@ -43,10 +50,11 @@
 // live mail, the live messages and notes of the oldest segment are written anew at the log's end first. Segments go in order only, each
 // durably before the next, so that a settlement is never forgotten before the message that it settles.
 //
-// A spool of format 2, which knows no notes and no keys, and one of format 1, whose envelopes know no BINARYMIME, REQUIRETLS,
+// A spool of format 2, which knows no notes, no keys and no chains, and one of format 1, whose envelopes know no BINARYMIME, REQUIRETLS,
 // MT-PRIORITY and DELIVERBY either, are used as they are, and are of format 3 from their opening on.
 //
 // Repair is automatic at Open: a region whose checksum is wrong, or that the disk cannot read, is copied to damaged/, logged with
-// what it held, and passed over; everything after it is used. A log that belongs to another spool, and a newer format, are
+// what it held, and passed over; everything after it is used. So is what turns out to be damaged later, when it is read; the entries
+// that it describes are held then. A log that belongs to another spool, and a newer format, are
 // errors, and nothing is touched.
 package disk

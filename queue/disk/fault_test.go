@@ -500,9 +500,7 @@ func TestMovedMessageCountsOnce(t *testing.T) {
 		id := s.enqueue("1@a.test")
 		s.crash()
 		s.enqueue("2@a.test")
-		m, ok := s.q.index.Get(id)
-		require.True(t, ok)
-		require.True(t, s.q.move(m))
+		require.True(t, s.q.move(id))
 		if crash {
 			require.NoError(t, s.q.Close())
 			s.open()
@@ -514,9 +512,9 @@ func TestMovedMessageCountsOnce(t *testing.T) {
 			live += seg.live.Load()
 		}
 		s.q.segMu.Unlock()
-		m, ok = s.q.index.Get(id)
+		at, size, ok := s.q.index.Place(id)
 		require.True(t, ok)
-		assert.Equal(t, 2*m.Body.(place).stored(), live)
+		assert.Equal(t, 2*stored(at, size), live)
 		_, err := s.q.Delete(t.Context(), queue.Filter{All: true})
 		require.NoError(t, err)
 		require.Eventually(t, func() bool { return len(s.segments()) == 1 }, 10*time.Second, time.Millisecond)

@@ -79,7 +79,7 @@ func (q *Queue) writeChange(op memory.Op, why string, now time.Time) func([]memo
 	return func(keys []memory.Key) error {
 		rec, err := newRecord(typeChange, changeMeta{Op: op, Why: why, At: now, Entries: keys})
 		if err == nil {
-			_, _, err = q.log.append(rec)
+			_, err = q.log.append(rec)
 		}
 		return err
 	}

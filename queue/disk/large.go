@@ -106,9 +106,9 @@ func (q *Queue) removeOrphans(damaged bool) error {
 	}
 	for _, name := range names {
 		id := queue.ID(name)
-		m, ok := q.index.Get(id)
+		at, _, ok := q.index.Place(id)
 		switch {
-		case ok && m.Body.(place).file:
+		case ok && at.File:
 		case damaged:
 			err := q.disk.rename(q.largePath(id), filepath.Join(q.dir, damagedFolder, name))
 			q.logger.Warn("a body without a message is set aside, because the log has damage", "id", id, "error", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sortie-mail/sortie/queue"
+	"github.com/sortie-mail/sortie/queue/memory"
 )
 
 // defaultSegment is how long a segment grows before the next one is begun.
@@ -78,8 +79,24 @@ func (l *log) start(first *segment) {
 	go l.write()
 }
 
-// append makes a record durable, and returns the segment it is in and where its body starts.
-func (l *log) append(r record) (seg *segment, at int64, err error) {
+// A spot is where a record was written.
+type spot struct {
+	seg          *segment
+	record, body int64 // where it starts, and where its body does
+}
+
+// place is that of the message of a mail record.
+func (s spot) place(m *mailMeta) memory.Place {
+	return memory.Place{Segment: uint32(s.seg.number), Record: uint32(s.record), Body: uint32(s.body), Sum: m.Sum, File: m.File}
+}
+
+// mark is that of a settle record.
+func (s spot) mark() memory.Mark {
+	return memory.Mark{Segment: uint32(s.seg.number), Record: uint32(s.record)}
+}
+
+// append makes a record durable.
+func (l *log) append(r record) (at spot, err error) {
 	l.mu.Lock()
 	for len(l.next.buf) >= maxBatch && l.failed == nil && !l.closed {
 		l.room.Wait()
@@ -87,21 +104,21 @@ func (l *log) append(r record) (seg *segment, at int64, err error) {
 	switch {
 	case l.failed != nil:
 		l.mu.Unlock()
-		return nil, 0, l.failed
+		return spot{}, l.failed
 	case l.closed:
 		l.mu.Unlock()
-		return nil, 0, queue.ErrClosed
+		return spot{}, queue.ErrClosed
 	}
 	b := l.next
 	if len(b.buf) == 0 {
 		l.more.Signal()
 	}
-	var start int
-	b.buf, start = r.appendTo(b.buf, l.mark)
+	start, body := len(b.buf), 0
+	b.buf, body = r.appendTo(b.buf, l.mark)
 	b.add(r.live, l.usual)
 	l.mu.Unlock()
 	<-b.done
-	return b.seg, b.base + int64(start), b.err
+	return spot{b.seg, b.base + int64(start), b.base + int64(body)}, b.err
 }
 
 // check gives why nothing can be written any more.

@@ -38,11 +38,11 @@ func (q *Queue) writeNotes(notes []memory.Note) error {
 		return err
 	}
 	rec.live = memory.SizeOf(notes)
-	seg, _, err := q.log.append(rec)
+	at, err := q.log.append(rec)
 	if err != nil {
 		return err
 	}
-	q.notes.Put(seg, notes...)
+	q.notes.Put(at.seg, notes...)
 	return nil
 }
 
@@ -76,7 +76,7 @@ func (q *Queue) enqueueOnce(ctx context.Context, env queue.Envelope, body io.Rea
 }
 
 func (q *Queue) has(id queue.ID) bool {
-	_, ok := q.index.Get(id)
+	_, _, ok := q.index.Place(id)
 	return ok
 }
 

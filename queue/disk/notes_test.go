@@ -102,11 +102,11 @@ func TestNotesOutliveTheirSegments(t *testing.T) {
 		}
 		s.churn()
 		synctest.Wait()
-		message, ok := s.q.index.Get(waits)
+		at, size, ok := s.q.index.Place(waits)
 		require.True(t, ok)
 		notes := s.q.notes.At(func(any) bool { return true })
 		require.Len(t, notes, 3)
-		assert.Equal(t, memory.SizeOf(notes)+message.Body.(place).stored(), s.live(), "each counts once")
+		assert.Equal(t, memory.SizeOf(notes)+stored(at, size), s.live(), "each counts once")
 
 		_, err = s.q.Delete(t.Context(), queue.Filter{All: true})
 		require.NoError(t, err)

@@ -47,15 +47,14 @@ type Queue struct {
 	ctx     context.Context // for the logger
 	lock    io.Closer
 	index   *memory.Index
+	pins    pins
 	notes   *memory.Notes
 	ids     memory.IDs
 	intake  *intake
 	log     *log
 	clock   clock
 	cleaner cleaner
-
-	mu     sync.RWMutex // held for reading by calls under way
-	closed bool
+	calls   calls
 
 	segMu    sync.Mutex
 	segments []*segment // guarded by segMu, oldest first
@@ -119,7 +118,7 @@ func (q *Queue) load() error {
 	if err := q.disk.syncDir(q.dir); err != nil { // the life that made the spool may have ended before it did
 		return fmt.Errorf("disk: %w", err)
 	}
-	q.index = memory.NewIndex(q.dropped)
+	q.index = memory.NewIndex(words{q}, wordsCache)
 	q.notes = memory.NewNotes(q.has, droppedNote)
 	q.log = &log{dir: q.dir, mark: mark, lastID: q.ids.Last, storage: q.disk, most: q.opts.segmentSize, began: q.began}
 	damaged, err := q.replay()
@@ -154,20 +153,6 @@ func (q *Queue) load() error {
 	return nil
 }
 
-func (q *Queue) enter(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	q.mu.RLock()
-	if q.closed {
-		q.mu.RUnlock()
-		return queue.ErrClosed
-	}
-	return nil
-}
-
-func (q *Queue) leave() { q.mu.RUnlock() }
-
 // Enqueue implements [queue.Queue].
 func (q *Queue) Enqueue(ctx context.Context, env queue.Envelope, body io.Reader) (queue.ID, error) {
 	if err := env.Validate(); err != nil {
@@ -190,7 +175,7 @@ func (q *Queue) enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 		return "", err
 	}
 	now := time.Now()
-	m := mailMeta{Message: memory.Message{ID: q.ids.New(now), Envelope: env, Accepted: now, Size: in.Size, Hops: in.Hops}}
+	m := &mailMeta{Message: memory.Message{ID: q.ids.New(now), Envelope: env, Accepted: now, Size: in.Size, Hops: in.Hops}}
 	if len(data) > inlineMax {
 		if m.Sum, err = q.writeLarge(m.ID, data, in); err != nil {
 			return "", err
@@ -213,7 +198,7 @@ func (q *Queue) enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 }
 
 // store makes a message durable and known.
-func (q *Queue) store(m mailMeta, data []byte) error {
+func (q *Queue) store(m *mailMeta, data []byte) error {
 	if m.File {
 		if err := q.checkRoom(); err != nil { // the body may have eaten what is kept
 			return err
@@ -225,15 +210,14 @@ func (q *Queue) store(m mailMeta, data []byte) error {
 	if err != nil {
 		return err
 	}
-	p := place{size: int64(len(data)), file: m.File, sum: m.Sum}
 	key := memory.KeyOf(&m.Message)
-	rec.live = p.stored() + memory.SizeOf(key)
-	if p.seg, p.off, err = q.log.append(rec); err != nil {
+	rec.live = m.stored() + memory.SizeOf(key)
+	at, err := q.log.append(rec)
+	if err != nil {
 		return err
 	}
-	q.notes.Put(p.seg, key...)
-	m.Body = p
-	q.index.Add(m.Message)
+	q.notes.Put(at.seg, key...)
+	q.index.Add(memory.Placed{Message: &m.Message, Place: at.place(m)})
 	return nil
 }
 
@@ -276,37 +260,25 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 	if err != nil {
 		return err
 	}
-	key, err := q.index.BeginSettle(l)
+	entry, err := q.index.BeginSettle(l)
 	if err != nil {
 		return err
 	}
-	rec, err := settleRecord(key, s, now, reports, bodies, notes)
+	meta := q.describeSettlement(&entry, &s, now)
+	meta.Reports, meta.Notes = reports, notes
+	rec, err := settleRecord(meta, bodies)
+	var at spot
+	if err == nil {
+		at, err = q.log.append(rec)
+	}
 	if err != nil {
-		q.index.Abort(key)
+		q.index.AbortSettle(entry)
 		return err
 	}
-	seg, at, err := q.log.append(rec)
-	if err != nil {
-		q.index.Abort(key)
-		return err
-	}
-	q.notes.Put(seg, notes...)
-	q.index.CommitSettle(key, s, now, placeReports(seg, at, reports))
+	q.notes.Put(at.seg, notes...)
+	q.index.CommitSettle(entry, meta.outcome(&s, at), now, placeReports(at, reports)...)
+	q.pins.drop(l.ID, l.Lane)
 	return nil
-}
-
-func settleRecord(key memory.Key, s queue.Settlement, now time.Time, reports []mailMeta, bodies [][]byte, notes []memory.Note) (record, error) {
-	meta := settleMeta{
-		Key: key, At: now, Attempt: s.Attempt, Done: s.Done, Next: s.Next, Warned: s.Warned, Hold: s.Hold, Reports: reports,
-		Unreached: s.Unreached, Wake: s.Wake, WakeLanes: s.WakeLanes, Notes: notes,
-	}
-	rec, err := newRecord(typeSettle, meta, bodies...)
-	if errors.Is(err, errTooLong) { // rather no history than no settlement
-		meta.Attempt.Results = nil
-		rec, err = newRecord(typeSettle, meta, bodies...)
-	}
-	rec.live = storedReports(reports) + memory.SizeOf(notes)
-	return rec, err
 }
 
 // Open implements [queue.Queue].
@@ -315,30 +287,25 @@ func (q *Queue) Open(ctx context.Context, id queue.ID) (io.ReadCloser, error) {
 		return nil, err
 	}
 	defer q.leave()
-	for last := (place{}); ; {
-		m, ok := q.index.Get(id)
+	for last := (memory.Place{}); ; {
+		at, size, ok := q.index.Place(id)
 		if !ok {
 			return nil, queue.ErrNotFound
 		}
-		p := m.Body.(place)
-		r, err := q.open(id, p)
-		if err == nil || p == last {
+		r, err := q.open(id, at, size)
+		if err == nil || at == last {
 			return r, err
 		}
-		last = p // perhaps it was moved and its segment removed just now
+		last = at // perhaps it was moved and its segment removed just now
 	}
 }
 
 // Close implements [queue.Queue].
 func (q *Queue) Close() error {
 	q.log.hurry()
-	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
+	if !q.calls.close() {
 		return queue.ErrClosed
 	}
-	q.closed = true
-	q.mu.Unlock()
 	q.cleaner.stop()
 	q.log.close()
 	q.closeSegments()

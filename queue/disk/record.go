@@ -58,6 +58,13 @@ type settleMeta struct {
 	WakeLanes []string `json:"wakelanes,omitempty"`
 
 	Notes []memory.Note `json:"notes,omitempty"`
+
+	// Left is how many recipients are left: with 0 the entry is gone. A version that did not tell has written nil.
+	Left *int `json:"left,omitempty"`
+	// Prev is the settlement of the entry before this one since the record of its message; the zero Mark is none.
+	Prev memory.Mark `json:"prev,omitzero"`
+	// State has all of the entry's words after this settlement. Then there is no Prev, and Attempt has no results of its own.
+	State *memory.Entry `json:"state,omitempty"`
 }
 
 // notesMeta is the JSON of a notes record.
@@ -157,4 +164,14 @@ func parseHeader(line []byte, mark string) (h header, ok bool) {
 		}
 	}
 	return h, h.meta >= 0 && h.meta <= maxMeta && h.body >= 0 && h.body <= maxBody
+}
+
+// firstLine reads the header of the record that starts in buf, and tells where its description does.
+func firstLine(buf []byte, mark string) (h header, end int, ok bool) {
+	end = bytes.IndexByte(buf[:min(len(buf), maxHeaderLine+1)], '\n') + 1
+	if end == 0 {
+		return h, 0, false
+	}
+	h, ok = parseHeader(buf[:end], mark)
+	return h, end, ok
 }

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -79,6 +80,10 @@ func (q *Queue) openSegment(path string, number uint64) (*segment, error) {
 		f.Close()
 		return nil, fmt.Errorf("disk: %w", err)
 	}
+	if number > math.MaxUint32 || info.Size() > math.MaxUint32 {
+		f.Close()
+		return nil, fmt.Errorf("disk: %s: no segment has such a number or length: move it out of the folder", path)
+	}
 	return &segment{number: number, path: path, file: f, size: info.Size()}, nil
 }
 
@@ -146,10 +151,11 @@ func (e damageError) Error() string { return string(e) }
 // read is a record as it was read.
 type read struct {
 	header
-	text []byte
-	data []byte
-	at   int64 // where data starts in the segment
-	size int64 // of the whole record
+	text  []byte
+	data  []byte
+	start int64 // where it starts in the segment
+	at    int64 // where data does
+	size  int64 // of the whole record
 }
 
 // A scanner reads the records of a segment.
@@ -170,6 +176,7 @@ func (r *scanner) seek(off int64) {
 // for what is no whole record.
 func (r *scanner) next() (rec read, err error) {
 	start := r.off
+	rec.start = start
 	line, err := r.in.ReadSlice('\n')
 	if err == io.EOF && len(line) == 0 {
 		return rec, io.EOF
@@ -271,7 +278,7 @@ func (q *Queue) apply(s *segment, rec read) error {
 	case typeChange:
 		var c changeMeta
 		if err = json.Unmarshal(rec.text, &c); err == nil {
-			q.index.CommitChange(c.Op, c.Why, c.Entries, c.At)
+			q.index.Apply(c.Op, c.Why, c.Entries, c.At)
 		}
 	case typeClock:
 		var c clockMeta
@@ -298,20 +305,44 @@ func (q *Queue) applyMail(s *segment, rec read) error {
 	if err := json.Unmarshal(rec.text, &m); err != nil {
 		return err
 	}
-	if old, ok := q.index.Get(m.ID); ok { // it was moved: the older place is dead
-		p := old.Body.(place)
-		p.seg.live.Add(-p.stored())
+	if m.Sum == 0 && !m.File {
+		m.Sum = rec.bodySum
+	}
+	if size := rec.body; !m.File && size != m.Size {
+		return fmt.Errorf("its body has %d octets, and not %d", size, m.Size)
+	}
+	m.Split()
+	if err := m.check(); err != nil {
+		return err
+	}
+	at := spot{s, rec.start, rec.at}
+	if old, size, ok := q.index.Place(m.ID); ok { // it was moved: the older place is dead
+		q.segment(old.Segment).live.Add(-stored(old, size))
+		q.pins.drop(m.ID, "")
 	}
 	q.ids.Seen(m.ID)
-	p := place{seg: s, off: rec.at, size: rec.body, file: m.File, sum: m.Sum}
-	if m.Sum == 0 && !m.File {
-		p.sum = rec.bodySum
-	}
-	s.live.Add(p.stored())
+	s.live.Add(m.stored())
 	q.keepNotes(s, memory.KeyOf(&m.Message))
-	m.Body = p
-	q.index.Add(m.Message)
+	q.index.Add(m.bare(at.place(&m)))
 	return nil
+}
+
+// check tells what a message has that the index cannot take.
+func (m *mailMeta) check() error {
+	switch {
+	case !memory.IsID(m.ID):
+		return fmt.Errorf("%q is no ID", m.ID)
+	case len(m.Entries) == 0:
+		return fmt.Errorf("it has no entries")
+	case m.Size < 0 || m.Envelope.Priority < -queue.MaxPriority || m.Envelope.Priority > queue.MaxPriority:
+		return fmt.Errorf("its size or priority is out of range")
+	}
+	return nil
+}
+
+// bare is the message for the index, without words: nobody may want them soon.
+func (m *mailMeta) bare(at memory.Place) memory.Placed {
+	return memory.Placed{Message: &m.Message, Place: at, Bare: true, Sender: memory.SenderOf(m.Envelope.From)}
 }
 
 func (q *Queue) applySettle(s *segment, rec read) error {
@@ -320,20 +351,60 @@ func (q *Queue) applySettle(s *segment, rec read) error {
 		return err
 	}
 	end := int64(0)
-	for _, r := range m.Reports {
+	for i := range m.Reports {
+		r := &m.Reports[i]
+		r.Split()
+		if err := r.check(); err != nil {
+			return err
+		}
 		q.ids.Seen(r.ID)
 		end += r.Size
 	}
 	if end != rec.body {
 		return fmt.Errorf("its reports take %d octets, and there are %d", end, rec.body)
 	}
-	reports := placeReports(s, rec.at, m.Reports)
-	s.live.Add(storedReports(m.Reports))
-	settlement := queue.Settlement{
-		Attempt: m.Attempt, Done: m.Done, Next: m.Next, Warned: m.Warned, Hold: m.Hold,
-		Unreached: m.Unreached, Wake: m.Wake, WakeLanes: m.WakeLanes,
+	at := spot{s, rec.start, rec.at}
+	if m.Left == nil {
+		q.settleOld(&m, at)
 	}
-	q.keepNotes(s, m.Notes)
-	q.index.CommitSettle(m.Key, settlement, m.At, reports)
+	reports := placeReports(at, m.Reports)
+	for i := range reports {
+		reports[i] = m.Reports[i].bare(reports[i].Place)
+	}
+	s.live.Add(storedReports(m.Reports) + memory.SizeOf(m.Notes))
+	q.notes.Put(s, m.Notes...)
+	q.index.Settled(m.Key, m.outcome(&queue.Settlement{
+		Attempt: m.Attempt, Next: m.Next, Hold: m.Hold, Unreached: m.Unreached, Wake: m.Wake, WakeLanes: m.WakeLanes,
+	}, at), m.At, reports...)
 	return nil
+}
+
+// settleOld works out what a settlement has left that does not tell, and keeps the words of the entry, which it would take all
+// settlements before it to know.
+func (q *Queue) settleOld(m *settleMeta, at spot) {
+	left := 0
+	m.Left = &left
+	place, _, ok := q.index.Place(m.ID)
+	if !ok {
+		return // its message was in a segment that was given back
+	}
+	e, ok := q.pins.last(m.Key)
+	if !ok {
+		words, err := words{q}.Message(m.ID, place)
+		if err != nil {
+			left = 1 // it stays, and is held when it is read
+			return
+		}
+		first := words.Entry(m.Lane)
+		if first == nil {
+			return
+		}
+		e = *first
+	}
+	e.Settle(m.Done, m.Warned, m.Attempt)
+	if left = len(e.To); left > 0 {
+		q.pins.put(m.Key, e, at.mark())
+	} else {
+		q.pins.drop(m.ID, m.Lane)
+	}
 }

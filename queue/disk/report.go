@@ -30,21 +30,24 @@ func (q *Queue) describeReports(reports []queue.Submission, now time.Time) (meta
 	return metas, bodies, nil
 }
 
+// stored is what a message counts of the segment of its record.
+func (m *mailMeta) stored() int64 { return stored(memory.Place{File: m.File}, m.Size) }
+
 // storedReports is what reports count of the segment of their settle record.
 func storedReports(reports []mailMeta) (n int64) {
-	for _, r := range reports {
-		n += place{size: r.Size}.stored()
+	for i := range reports {
+		n += reports[i].stored()
 	}
 	return n
 }
 
-// placeReports tells where the reports of a settle record are: one after the other from at on.
-func placeReports(seg *segment, at int64, reports []mailMeta) []memory.Message {
-	messages := make([]memory.Message, len(reports))
-	for i, r := range reports {
-		r.Body = place{seg: seg, off: at, size: r.Size, sum: r.Sum}
-		messages[i] = r.Message
-		at += r.Size
+// placeReports tells where the reports of a settle record are: one after the other from its body's start on.
+func placeReports(at spot, reports []mailMeta) []memory.Placed {
+	placed := make([]memory.Placed, len(reports))
+	for i := range reports {
+		m := &reports[i]
+		placed[i] = memory.Placed{Message: &m.Message, Place: at.place(m)}
+		at.body += m.Size
 	}
-	return messages
+	return placed
 }

@@ -2,13 +2,17 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 
 	"github.com/sortie-mail/sortie/queue"
+	"github.com/sortie-mail/sortie/queue/memory"
 )
 
 // A segment is one file of the log.
@@ -24,13 +28,15 @@ func segmentPath(dir string, number uint64) string {
 	return filepath.Join(dir, "log", fmt.Sprintf("%010d.log", number))
 }
 
-// A place is where a message's bytes are.
-type place struct {
-	seg  *segment // of the record; also for large bodies, whose record is there
-	off  int64
-	size int64  // in the log
-	file bool   // the body is in large/
-	sum  uint32 // CRC-32C of the body
+// segment gives the segment of a number, nil where it is not there any more.
+func (q *Queue) segment(number uint32) *segment {
+	q.segMu.Lock()
+	defer q.segMu.Unlock()
+	i, ok := slices.BinarySearchFunc(q.segments, uint64(number), func(s *segment, n uint64) int { return cmp.Compare(s.number, n) })
+	if !ok {
+		return nil
+	}
+	return q.segments[i]
 }
 
 // recordOverhead is about what a record takes beside its body. It need not be exact: it decides when a
@@ -38,19 +44,28 @@ type place struct {
 const recordOverhead = 512
 
 // stored is about how much of its segment a message takes.
-func (p place) stored() int64 { return p.size + recordOverhead }
+func stored(at memory.Place, size int64) int64 {
+	if at.File {
+		return recordOverhead
+	}
+	return size + recordOverhead
+}
 
 // open gives the bytes at a place, and never wrong ones: a checksum that does not match is an error before they end.
-func (q *Queue) open(id queue.ID, p place) (io.ReadCloser, error) {
-	if p.file {
-		return q.openLarge(id, p.sum)
+func (q *Queue) open(id queue.ID, at memory.Place, size int64) (io.ReadCloser, error) {
+	if at.File {
+		return q.openLarge(id, at.Sum)
 	}
-	data := make([]byte, p.size)
-	if _, err := p.seg.file.ReadAt(data, p.off); err != nil && err != io.EOF {
+	s := q.segment(at.Segment)
+	if s == nil {
+		return nil, fmt.Errorf("disk: body of %s: segment %d of the log is gone: %w", id, at.Segment, fs.ErrNotExist)
+	}
+	data := make([]byte, size)
+	if _, err := s.file.ReadAt(data, int64(at.Body)); err != nil && err != io.EOF {
 		return nil, fmt.Errorf("disk: body of %s: %w", id, err)
 	}
-	if crc32.Checksum(data, castagnoli) != p.sum {
-		return nil, &DamagedError{ID: id, Path: p.seg.path}
+	if crc32.Checksum(data, castagnoli) != at.Sum {
+		return nil, &DamagedError{ID: id, Path: s.path}
 	}
 	return io.NopCloser(bytes.NewReader(data)), nil
 }

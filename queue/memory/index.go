@@ -1,53 +1,61 @@
 package memory
 
 import (
-	"cmp"
-	"container/heap"
 	"math"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/sortie-mail/sortie/queue"
 )
 
-// An Index knows every entry of a queue and when it is due, and nothing of where bodies and records are kept.
-// [Queue] is an Index with bodies in memory; package disk puts a log under one. Its zero value is not usable: call
-// [NewIndex]. It is safe for concurrent use, and each method happens at one instant.
+// An Index knows every entry of a queue and when it is due. Of a message it keeps some 130 octets; the words are in its [Store],
+// and of the bodies it knows nothing. [Queue] is an Index with a Store in memory; package disk puts a log under one. Its zero
+// value is not usable: call [NewIndex]. It is safe for concurrent use, and each method happens at one instant, but for those
+// that read words.
 //
 // A change that must be made durable first goes in three steps: it marks the entries, so that nothing else changes them;
 // the backend writes; the change is applied or taken back.
 type Index struct {
 	changed chan struct{}
+	store   Store
 
 	mu       sync.Mutex // guards all below
 	free     *sync.Cond // signalled when a change ends
-	messages map[queue.ID]*message
+	clock    clock
 	order    order
+	messages slab[message]
+	entries  slab[entry]
+	several  map[uint32][]uint32 // the entries of messages that have more than one, by lane
 	lanes    map[string]*lane
-	sites    map[string]*site
+	table    []*lane  // by number
+	spare    []uint32 // numbers of no lane
 	pauses   pauses
 	timers   laneHeap
 	rings    rings
-	leases   map[uint64]*entry
-	ends     leaseHeap
+	sites    map[string]*site
+	closed   siteHeap
+	leases   map[uint64]*lease
+	ends     []*lease // a heap
 	token    uint64
+	reasons  reasons
+	cache    cache
 	bytes    int64
-	dropped  func(Message)
+	held     int // entries that are held and not leased
 }
 
-// NewIndex makes an empty index. dropped is called, without locks held, with each message whose last entry is
-// gone, so that the backend frees its bytes; nil is no call.
-func NewIndex(dropped func(Message)) *Index {
+// NewIndex makes an empty index of what is in a store. It keeps the words of messages that are to be leased soon in so many
+// octets of memory.
+func NewIndex(store Store, words int64) *Index {
 	x := &Index{
-		changed:  make(chan struct{}, 1),
-		messages: map[queue.ID]*message{},
-		lanes:    map[string]*lane{},
-		sites:    map[string]*site{},
-		pauses:   pauses{until: map[string]time.Time{}},
-		leases:   map[uint64]*entry{},
-		dropped:  dropped,
+		changed: make(chan struct{}, 1),
+		store:   store,
+		clock:   clock{base: time.Now()},
+		several: map[uint32][]uint32{},
+		lanes:   map[string]*lane{},
+		pauses:  pauses{until: map[string]instant{}, now: never},
+		sites:   map[string]*site{},
+		leases:  map[uint64]*lease{},
+		cache:   cache{most: words},
 	}
 	x.free = sync.NewCond(&x.mu)
 	return x
@@ -63,235 +71,189 @@ func (x *Index) signal() {
 	}
 }
 
-// Add puts a message into the index. A message with the same ID is replaced.
-func (x *Index) Add(m Message) { x.AddWithin(m, math.MaxInt64) }
+// A Placed is a message with the place of its record.
+type Placed struct {
+	*Message
+	Place
+
+	// Bare says that the message is without words: its envelope has no more than the priority, its entries no recipients, and
+	// Sender is what [SenderOf] gives of its reverse-path.
+	Bare   bool
+	Sender uint32
+}
+
+// Add puts a message into the index, whose words nobody changes from now on. A message with the same ID is replaced. Its ID must
+// be one that [IsID] knows.
+func (x *Index) Add(p Placed) { x.AddWithin(p, math.MaxInt64) }
 
 // AddWithin does so where all messages together stay within max octets, and reports false where they would not.
-func (x *Index) AddWithin(m Message, max int64) bool {
+func (x *Index) AddWithin(p Placed, max int64) bool {
+	if !p.Bare {
+		p.Split()
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.bytes+m.Size > max {
+	if x.bytes+p.Size > max {
 		return false
 	}
-	x.add(m)
+	x.add(p)
 	x.signal()
 	return true
 }
 
-func (x *Index) add(m Message) {
-	if old := x.messages[m.ID]; old != nil {
-		for _, e := range old.entries {
-			x.remove(e)
-		}
-		x.take(old)
+func (x *Index) add(p Placed) {
+	id, ok := number(p.ID)
+	if !ok {
+		panic("memory: the ID " + string(p.ID) + " is not one that IDs make")
 	}
-	msg := &message{Message: m}
-	if m.Entries == nil {
-		msg.Message.Entries = newEntries(m)
+	if old := x.order.get(id); old != 0 {
+		x.replace(old)
 	}
-	msg.entries = make([]*entry, 0, len(msg.Message.Entries))
-	for _, state := range msg.Message.Entries {
-		l := x.lane(state.Lane)
-		e := &entry{Entry: state, msg: msg, lane: l, pos: -1}
-		l.join(e)
-		msg.entries = append(msg.entries, e)
-		x.park(e)
+	n := x.messages.add()
+	m := x.messages.at(n)
+	*m = message{
+		id: id, accepted: x.clock.instant(p.Accepted), size: p.Size, sender: p.Sender,
+		hops: uint16(min(p.Hops, math.MaxUint16)), priority: int8(p.Envelope.Priority),
 	}
-	slices.SortFunc(msg.entries, func(a, b *entry) int { return strings.Compare(a.Lane, b.Lane) })
-	msg.Message.Entries = nil
-	x.messages[m.ID] = msg
-	x.order.add(msg)
-	x.bytes += m.Size
+	m.move(p.Place)
+	if !p.Bare {
+		m.sender = SenderOf(p.Envelope.From)
+		x.cache.add(id, p.Message, p.Place, len(p.Entries))
+	}
+	x.order.put(id, n)
+	x.bytes += p.Size
+	numbers := m.only[:0]
+	if len(p.Entries) > 1 {
+		numbers = make([]uint32, 0, len(p.Entries))
+	}
+	for i := range p.Entries {
+		numbers = append(numbers, x.addEntry(n, &p.Entries[i]))
+	}
+	if len(numbers) > 1 {
+		x.several[n] = numbers
+	}
 }
 
-// take takes a message out of the index, whose entries are out of it already.
-func (x *Index) take(m *message) {
-	delete(x.messages, m.ID)
-	x.bytes -= m.Size
-	x.order.remove(m)
+// addEntry makes an entry of a message.
+func (x *Index) addEntry(m uint32, state *Entry) uint32 {
+	l := x.lane(state.Lane)
+	l.entries++
+	n := x.entries.add()
+	e := x.entries.at(n)
+	*e = entry{
+		due: x.clock.instant(state.Due), message: m, lane: l.number, wait: seconds(state.Wait),
+		attempts: uint16(min(state.Attempts, math.MaxUint16)),
+	}
+	switch {
+	case state.Held:
+		x.setWhy(e, held, state.Why)
+	case state.Fail != "":
+		x.setWhy(e, failing, state.Fail)
+	}
+	e.set(unreached, state.Unreached)
+	x.park(n, e)
+	return n
 }
 
-func newEntries(m Message) []Entry {
-	lanes, members := m.Envelope.Lanes()
-	entries := make([]Entry, len(lanes))
-	for i, lane := range lanes {
-		entries[i] = Entry{Lane: lane, To: members[lane], Due: m.Accepted}
-	}
-	return entries
+// setWhy makes an entry held or failing, or neither, for a reason.
+func (x *Index) setWhy(e *entry, flag uint8, why string) {
+	x.reasons.drop(e.why)
+	e.flags &^= held | failing
+	e.flags |= flag
+	e.why = x.reasons.take(why)
 }
 
-func (x *Index) lane(name string) *lane {
-	l := x.lanes[name]
-	if l == nil {
-		l = &lane{name: name, paused: x.pauses.end(name)}
-		x.lanes[name] = l
+// replace takes out a message of which another record was read.
+func (x *Index) replace(n uint32) {
+	m := x.messages.at(n)
+	for _, e := range append([]uint32(nil), x.entriesOf(n, m)...) {
+		x.remove(x.entries.at(e))
+		x.detach(e, x.entries.at(e))
 	}
-	return l
+	x.dropMessage(n, m)
 }
 
-// park puts an entry that is not leased where it belongs: among the waiting of its lane, or nowhere when held.
-func (x *Index) park(e *entry) {
-	if e.Held {
-		return
-	}
-	e.lane.wait(e)
-	if e.pos == 0 {
-		x.place(e.lane)
-	}
-	x.promote(e.lane, e)
-}
-
-// unpark takes an entry out of the waiting of its lane.
-func (x *Index) unpark(e *entry) {
-	if e.pos < 0 {
-		return
-	}
-	e.lane.take(e)
-	x.place(e.lane)
-}
-
-// place puts a lane where it belongs after its waiting entries or its pause changed. A lane that is ready or
-// full stays there until Lease looks at it.
-func (x *Index) place(l *lane) {
-	if l.place == inRing || l.place == isFull {
-		return
-	}
-	if len(l.levels) == 0 {
-		if l.place == inTimers {
-			heap.Remove(&x.timers, l.pos)
-			l.place = nowhere
-		}
-		x.forget(l)
-		return
-	}
-	l.wake = l.next()
-	if l.place == inTimers {
-		heap.Fix(&x.timers, l.pos)
-		return
-	}
-	l.place = inTimers
-	heap.Push(&x.timers, l)
-}
-
-// forget drops a lane that has no entries, so that a lane costs nothing once its mail is gone.
-func (x *Index) forget(l *lane) {
-	if l.entries > 0 || l.place != nowhere {
-		return
-	}
-	x.exit(l)
-	delete(x.lanes, l.name)
-	x.pauses.begin(l.name, l.paused)
+// dropMessage takes a message out of the index, whose entries are out of it already.
+func (x *Index) dropMessage(n uint32, m *message) {
+	x.order.remove(m.id)
+	x.cache.drop(m.id)
+	x.bytes -= m.size
+	x.messages.remove(n)
 }
 
 // remove takes an entry out of everything but its message.
 func (x *Index) remove(e *entry) {
+	l := x.laneOf(e)
+	l.entries--
 	x.unpark(e)
 	x.endLease(e)
-	e.lane.leave(e)
-	x.forget(e.lane)
+	x.forget(l)
 }
 
-func (x *Index) endLease(e *entry) {
-	if e.token == 0 {
-		return
-	}
-	delete(x.leases, e.token)
-	heap.Remove(&x.ends, e.lpos)
-	e.token = 0
-	l := e.lane
-	l.leased--
-	if l.site != nil {
-		l.site.leased--
-		x.settledIn(l.site)
-	}
-	if l.place == isFull {
-		l.place = nowhere
-		x.place(l)
-		x.signal()
-	}
+// A gone is a message whose last entry is gone.
+type gone struct {
+	id   queue.ID
+	at   Place
+	size int64
 }
 
-// drop removes an entry for good, and its message with the last one. It returns the message if it is gone.
-func (x *Index) drop(e *entry) *Message {
+// drop removes an entry for good, and its message with the last one.
+func (x *Index) drop(n uint32, e *entry, all []gone) []gone {
 	x.remove(e)
-	m := e.msg
-	if i, ok := m.find(e.Lane); ok {
-		m.entries = slices.Delete(m.entries, i, i+1)
+	number := e.message
+	m := x.messages.at(number)
+	if x.detach(n, e) {
+		all = append(all, gone{encodeID(m.id), m.at(), m.size})
+		x.dropMessage(number, m)
 	}
-	if len(m.entries) > 0 {
-		return nil
-	}
-	gone := m.Message
-	x.take(m)
-	return &gone
+	return all
 }
 
-// Get gives a message without its entries.
-func (x *Index) Get(id queue.ID) (Message, bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	m := x.messages[id]
-	if m == nil {
-		return Message{}, false
+func (x *Index) release(all []gone) {
+	for i := range all {
+		x.store.Dropped(all[i].id, all[i].at, all[i].size)
 	}
-	return m.Message, true
 }
 
-// Messages gives the messages for which want says yes, without their entries.
-func (x *Index) Messages(want func(*Message) bool) []Message {
+// Place tells where a message is.
+func (x *Index) Place(id queue.ID) (at Place, size int64, ok bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var found []Message
-	for _, m := range x.messages {
-		if want(&m.Message) {
-			found = append(found, m.Message)
+	n := x.message(id)
+	if n == 0 {
+		return Place{}, 0, false
+	}
+	m := x.messages.at(n)
+	return m.at(), m.size, true
+}
+
+// In gives the messages whose records are in a segment, oldest first.
+func (x *Index) In(segment uint32) (ids []queue.ID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.order.from(0, func(n uint32) bool {
+		if m := x.messages.at(n); m.place.segment == segment {
+			ids = append(ids, encodeID(m.id))
 		}
-	}
-	slices.SortFunc(found, func(a, b Message) int { return cmp.Compare(a.ID, b.ID) })
-	return found
-}
-
-// snapshot gives a message with the state of its entries.
-func (m *message) snapshot() Message {
-	s := m.Message
-	s.Entries = make([]Entry, 0, len(m.entries))
-	for _, e := range m.entries {
-		s.Entries = append(s.Entries, e.Entry)
-	}
-	return s
+		return true
+	})
+	return ids
 }
 
 // Shift moves every time that the index knows by d. It is for times read from a record, which have no monotonic
 // reading: the clock jumped by d after they were written.
 func (x *Index) Shift(d time.Duration) {
-	x.times(func(t time.Time) time.Time { return t.Add(d) })
-}
-
-// Rebase expresses every time by the clock as it stands at now, and gives it now's monotonic reading: from then on
-// waits and ages go by the monotonic clock, and a jump of the wall clock changes neither.
-func (x *Index) Rebase(now time.Time) {
-	x.times(onClock(now))
-}
-
-// times changes all times alike, which leaves their order as it is.
-func (x *Index) times(change func(time.Time) time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, m := range x.messages {
-		m.times(change)
-		for _, e := range m.entries {
-			e.Due = change(e.Due)
-		}
-	}
-	for _, l := range x.lanes {
-		l.wake = change(l.wake)
-		if !l.paused.IsZero() {
-			l.paused = change(l.paused)
-		}
-	}
-	for name, until := range x.pauses.until {
-		x.pauses.until[name] = change(until)
-	}
+	x.clock.shift(d)
+}
+
+// Rebase expresses every time by the clock as it stands at now, and gives it now's monotonic reading. Waits and ages go by the
+// monotonic clock, and a jump of the wall clock changes neither.
+func (x *Index) Rebase(now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.clock.rebase(now)
 }
 
 // Clamp bounds what a clock that was set back between two runs has done: nothing was accepted after now, and
@@ -299,25 +261,28 @@ func (x *Index) times(change func(time.Time) time.Time) {
 func (x *Index) Clamp(now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, m := range x.messages {
-		if back := m.Accepted.Sub(now); back > 0 {
-			m.times(func(t time.Time) time.Time { return t.Add(-back) })
-		}
-		for _, e := range m.entries {
-			if latest := now.Add(e.Wait); e.Due.After(latest) {
-				e.Due = latest
-				x.requeue(e)
+	at := x.clock.instant(now)
+	x.order.from(0, func(n uint32) bool {
+		m := x.messages.at(n)
+		m.accepted = min(m.accepted, at)
+		for _, n := range x.entriesOf(n, m) {
+			e := x.entries.at(n)
+			if latest := at + instant(e.wait)*instant(time.Second); e.due > latest {
+				x.again(n, e, func() { e.due = latest })
 			}
 		}
-	}
+		return true
+	})
 	x.signal()
 }
 
-// requeue puts an entry whose time or state changed back in its place.
-func (x *Index) requeue(e *entry) {
-	if e.token != 0 {
+// again changes an entry and puts it where it belongs then.
+func (x *Index) again(n uint32, e *entry, change func()) {
+	if e.is(leased) {
+		change()
 		return
 	}
 	x.unpark(e)
-	x.park(e)
+	change()
+	x.park(n, e)
 }

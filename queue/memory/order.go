@@ -1,54 +1,136 @@
 package memory
 
-import (
-	"cmp"
-	"slices"
+import "slices"
 
-	"github.com/sortie-mail/sortie/queue"
-)
+// orderLen is how many messages stand side by side in an order.
+const orderLen = 256
 
-// An order holds messages by ID, so that a list of all takes one pass however many pages it has. New messages have the
-// greatest ID, and cost an append; those that a log names out of order are sorted when somebody looks.
+// An order finds messages by ID and lists them by it. New messages have the greatest ID, and cost an append; those that a log
+// names out of order are put where they belong. The zero value is ready.
 type order struct {
-	all      []*message
-	unsorted bool
-	gone     int // messages in all that are out of the index
+	firsts []uint64 // the first ID of each chunk
+	chunks []*orderChunk
 }
 
-func (o *order) add(m *message) {
-	if n := len(o.all); n > 0 && m.ID < o.all[n-1].ID {
-		o.unsorted = true
+type orderChunk struct {
+	n       int
+	ids     [orderLen]uint64
+	numbers [orderLen]uint32
+}
+
+// chunk tells in which chunk an ID is or would be.
+func (o *order) chunk(id uint64) int {
+	i, ok := slices.BinarySearch(o.firsts, id)
+	if !ok && i > 0 {
+		i--
 	}
-	o.all = append(o.all, m)
+	return i
 }
 
-// remove leaves the message's empty shell to the next tidying, which comes before half of all are such.
-func (o *order) remove(m *message) {
-	*m = message{Message: Message{ID: m.ID}, gone: true}
-	o.gone++
-	if o.gone > len(o.all)/2 {
-		o.tidy()
+func (c *orderChunk) find(id uint64) (int, bool) { return slices.BinarySearch(c.ids[:c.n], id) }
+
+// get gives the number of a message, 0 where there is none.
+func (o *order) get(id uint64) uint32 {
+	if len(o.chunks) == 0 {
+		return 0
 	}
+	c := o.chunks[o.chunk(id)]
+	if i, ok := c.find(id); ok {
+		return c.numbers[i]
+	}
+	return 0
 }
 
-func (o *order) tidy() {
-	o.all = slices.DeleteFunc(o.all, func(m *message) bool { return m.gone })
-	o.gone = 0
+// put adds a message that is not there.
+func (o *order) put(id uint64, number uint32) {
+	k := len(o.chunks) - 1
+	if k < 0 || (o.chunks[k].n == orderLen && id > o.chunks[k].ids[orderLen-1]) {
+		o.chunks, o.firsts = append(o.chunks, &orderChunk{}), append(o.firsts, id)
+		k++
+	} else if id < o.firsts[k] {
+		k = o.chunk(id)
+	}
+	if o.chunks[k].n == orderLen {
+		o.split(k)
+		if id > o.firsts[k+1] {
+			k++
+		}
+	}
+	c := o.chunks[k]
+	i, _ := c.find(id)
+	copy(c.ids[i+1:c.n+1], c.ids[i:c.n])
+	copy(c.numbers[i+1:c.n+1], c.numbers[i:c.n])
+	c.ids[i], c.numbers[i] = id, number
+	c.n++
+	o.firsts[k] = c.ids[0]
+}
+
+// split makes two chunks of one.
+func (o *order) split(k int) {
+	c, d := o.chunks[k], &orderChunk{}
+	d.n = copy(d.ids[:], c.ids[orderLen/2:])
+	copy(d.numbers[:], c.numbers[orderLen/2:])
+	c.n = orderLen / 2
+	o.chunks = slices.Insert(o.chunks, k+1, d)
+	o.firsts = slices.Insert(o.firsts, k+1, d.ids[0])
+}
+
+// remove takes a message out. A chunk of few goes together with its neighbour.
+func (o *order) remove(id uint64) {
+	k := o.chunk(id)
+	c := o.chunks[k]
+	i, ok := c.find(id)
+	if !ok {
+		return
+	}
+	copy(c.ids[i:], c.ids[i+1:c.n])
+	copy(c.numbers[i:], c.numbers[i+1:c.n])
+	c.n--
+	switch {
+	case c.n == 0:
+		o.drop(k)
+		return
+	case c.n < orderLen/4 && k+1 < len(o.chunks) && o.chunks[k+1].n <= orderLen/2:
+		o.join(k)
+	case c.n < orderLen/4 && k > 0 && o.chunks[k-1].n <= orderLen/2:
+		k--
+		o.join(k)
+	}
+	o.firsts[k] = o.chunks[k].ids[0]
+}
+
+func (o *order) join(k int) {
+	c, d := o.chunks[k], o.chunks[k+1]
+	copy(c.ids[c.n:], d.ids[:d.n])
+	copy(c.numbers[c.n:], d.numbers[:d.n])
+	c.n += d.n
+	o.drop(k + 1)
+}
+
+func (o *order) drop(k int) {
+	o.chunks, o.firsts = slices.Delete(o.chunks, k, k+1), slices.Delete(o.firsts, k, k+1)
+}
+
+// first gives the oldest message, 0 where there is none.
+func (o *order) first() uint32 {
+	if len(o.chunks) == 0 {
+		return 0
+	}
+	return o.chunks[0].numbers[0]
 }
 
 // from calls yield with the messages from an ID on until it returns false.
-func (o *order) from(id queue.ID, yield func(*message) bool) {
-	if o.unsorted {
-		o.tidy() // a message that was replaced is there twice until then
-		slices.SortFunc(o.all, compareMessages)
-		o.unsorted = false
+func (o *order) from(id uint64, yield func(number uint32) bool) {
+	if len(o.chunks) == 0 {
+		return
 	}
-	first, _ := slices.BinarySearchFunc(o.all, id, func(m *message, id queue.ID) int { return cmp.Compare(m.ID, id) })
-	for _, m := range o.all[first:] {
-		if !m.gone && !yield(m) {
-			return
+	k := o.chunk(id)
+	i, _ := o.chunks[k].find(id)
+	for ; k < len(o.chunks); k, i = k+1, 0 {
+		for c := o.chunks[k]; i < c.n; i++ {
+			if !yield(c.numbers[i]) {
+				return
+			}
 		}
 	}
 }
-
-func compareMessages(a, b *message) int { return cmp.Compare(a.ID, b.ID) }

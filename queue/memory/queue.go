@@ -22,6 +22,7 @@ type Queue struct {
 	MaxBytes int64
 
 	index *Index
+	mail  *mail
 	notes *Notes
 	ids   IDs
 
@@ -31,8 +32,10 @@ type Queue struct {
 
 // New makes an empty queue.
 func New() *Queue {
-	x := NewIndex(nil)
-	return &Queue{index: x, notes: NewNotes(func(id queue.ID) bool { _, ok := x.Get(id); return ok }, nil)}
+	q := &Queue{mail: &mail{all: map[queue.ID]*stored{}}}
+	q.index = NewIndex(q.mail, 0)
+	q.notes = NewNotes(func(id queue.ID) bool { _, _, ok := q.index.Place(id); return ok }, nil)
+	return q
 }
 
 var (
@@ -79,9 +82,10 @@ func (q *Queue) enqueue(ctx context.Context, env queue.Envelope, body io.Reader)
 	defer q.leave()
 	m := q.message(env, data, in, time.Now())
 	if !q.index.AddWithin(m, cmp.Or(q.MaxBytes, math.MaxInt64)) {
+		q.mail.Dropped(m.ID, m.Place, m.Size)
 		return "", q.full()
 	}
-	q.notes.Put(nil, KeyOf(&m)...)
+	q.notes.Put(nil, KeyOf(m.Message)...)
 	return m.ID, nil
 }
 
@@ -111,10 +115,13 @@ func (o *over) Read(p []byte) (int, error) {
 	return 0, err
 }
 
-func (q *Queue) message(env queue.Envelope, data []byte, in *queue.Intake, now time.Time) Message {
-	m := Message{ID: q.ids.New(now), Envelope: env, Accepted: now, Size: in.Size, Hops: in.Hops, Body: data}
+// message keeps a message for the index.
+func (q *Queue) message(env queue.Envelope, data []byte, in *queue.Intake, now time.Time) Placed {
+	m := &Message{ID: q.ids.New(now), Envelope: env, Accepted: now, Size: in.Size, Hops: in.Hops}
 	m.OnClock(now)
-	return m
+	m.Split()
+	q.mail.put(m, data)
+	return Placed{Message: m}
 }
 
 // Lease implements [queue.Queue].
@@ -146,23 +153,30 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 	}
 	defer end()
 	now := time.Now()
-	reports := make([]Message, len(s.Reports))
+	intakes := make([]*queue.Intake, len(s.Reports))
 	for i, r := range s.Reports {
 		if err := r.Envelope.Validate(); err != nil {
 			return err
 		}
-		in := queue.NewIntake(bytes.NewReader(r.Body), 0)
-		if _, err := io.Copy(io.Discard, in); err != nil {
+		intakes[i] = queue.NewIntake(bytes.NewReader(r.Body), 0)
+		if _, err := io.Copy(io.Discard, intakes[i]); err != nil {
 			return err
 		}
-		reports[i] = q.message(r.Envelope, bytes.Clone(r.Body), in, now)
 	}
-	key, err := q.index.BeginSettle(l)
+	entry, err := q.index.BeginSettle(l)
 	if err != nil {
 		return err
 	}
 	q.notes.Put(nil, notes...)
-	q.index.CommitSettle(key, s, now, reports)
+	reports := make([]Placed, len(s.Reports))
+	for i, r := range s.Reports {
+		reports[i] = q.message(r.Envelope, bytes.Clone(r.Body), intakes[i], now)
+	}
+	gone := len(Without(entry.To, s.Done)) == 0
+	if !gone {
+		q.mail.settle(entry.Key, &s)
+	}
+	q.index.CommitSettle(entry, OutcomeOf(&s, gone), now, reports...)
 	return nil
 }
 
@@ -172,11 +186,11 @@ func (q *Queue) Open(ctx context.Context, id queue.ID) (io.ReadCloser, error) {
 		return nil, err
 	}
 	defer q.leave()
-	m, ok := q.index.Get(id)
+	body, ok := q.mail.body(id)
 	if !ok {
 		return nil, queue.ErrNotFound
 	}
-	return io.NopCloser(bytes.NewReader(m.Body.([]byte))), nil
+	return io.NopCloser(bytes.NewReader(body)), nil
 }
 
 // Close implements [queue.Queue]. The mail is gone.

@@ -1,7 +1,5 @@
 package memory
 
-import "time"
-
 // maxPassed is how many turns in a row go to higher tiers while a lane of a lower one is ready.
 const maxPassed = 8
 
@@ -77,11 +75,14 @@ func (r *rings) empty() bool {
 }
 
 // ready puts a lane where it has its turn.
-func (x *Index) ready(l *lane, now time.Time) { x.rings.add(l, l.tier(now)) }
+func (x *Index) ready(l *lane, now instant) { x.rings.add(l, x.tier(l, now)) }
 
 // promote moves a lane that is ready to a higher tier, because of an entry that is due at once.
 func (x *Index) promote(l *lane, e *entry) {
-	if t := tierOf(e.priority()); l.place == inRing && e.Wait == 0 && t < l.in {
+	if l.place != inRing || e.wait != 0 {
+		return
+	}
+	if t := tierOf(x.messageOf(e).priority); t < l.in {
 		x.rings.add(l, t)
 	}
 }
