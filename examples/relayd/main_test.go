@@ -74,6 +74,12 @@ func start(t *testing.T, flags ...string) *instance {
 
 func launch(t *testing.T, flags ...string) *instance {
 	t.Helper()
+	return launchBy(t, []string{binary}, flags...)
+}
+
+// launchBy is launch by a command that runs relayd in the end.
+func launchBy(t *testing.T, command []string, flags ...string) *instance {
+	t.Helper()
 	r := &instance{t: t, done: make(chan struct{}), changed: make(chan struct{}), spool: filepath.Join(t.TempDir(), "spool")}
 	// Where a test brings no DNS of its own, there is none.
 	all := []string{"-listen", "127.0.0.1:0", "-hostname", "relay.test", "-dns", "127.0.0.1:1"}
@@ -83,7 +89,7 @@ func launch(t *testing.T, flags ...string) *instance {
 		all = append(all, "-spool", r.spool)
 	}
 	all = append(all, flags...)
-	r.cmd = exec.Command(binary, all...)
+	r.cmd = exec.Command(command[0], append(command[1:], all...)...)
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	r.cmd.Stderr = logTo{r}
 	require.NoError(t, r.cmd.Start())
