@@ -12,6 +12,7 @@
 //	policy.go                 says who may relay, audits that, and tells the administrator what is wrong
 //	metrics.go console.go     are for the monitoring
 //	admin.go                  shows the queue over HTTP, and lets people of this host hold, release, retry, fail or delete mail
+//	budget.go collector.go    use of the machine what they are told, and spare its CPU
 //	flags.go logfile.go       are what every server needs
 //
 //	relayd -hostname mail.example.org -routes routes
@@ -40,6 +41,7 @@ func start(args []string) int {
 		fmt.Fprintf(os.Stderr, "relayd: %v\nrelayd -h tells what each flag means\n", err)
 		return 2
 	}
+	tuneCollector()
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
 	hup := make(chan os.Signal, 1)
