@@ -76,3 +76,16 @@ func ExampleInspector() {
 	fmt.Println(freed, "are tried now")
 	// Output: 0 are tried now
 }
+
+// A host that does not know whether its last call got through calls again, with the same key.
+func ExampleEnvelope_key() {
+	ctx := context.Background()
+	spool := memory.New()
+	defer spool.Close()
+	env := queue.Envelope{From: "shop@example.org", To: queue.To("you@aol.com"), Key: "receipt for order 17"}
+	first, _ := spool.Enqueue(ctx, env, strings.NewReader("Subject: Your order\r\n\r\nThank you.\r\n"))
+	again, _ := spool.Enqueue(ctx, env, strings.NewReader("Subject: Your order\r\n\r\nThank you.\r\n"))
+	stats, _ := spool.Stats(ctx)
+	fmt.Println(first == again, stats.Messages)
+	// Output: true 1
+}

@@ -47,7 +47,8 @@ const (
 // queue. Their value is the message's [ID]. The queue writes them itself, and takes them from nobody else.
 const KindKey = "key"
 
-// KeyMemory is how long after its acceptance a message's [Envelope.Key] is remembered at least.
+// KeyMemory is how long after its acceptance a message's [Envelope.Key] is remembered at least; of more than [MaxNotes] keys
+// those of the oldest messages are forgotten earlier.
 const KeyMemory = 24 * time.Hour
 
 // MaxKey is how long an [Envelope.Key] may be, in octets.

@@ -130,7 +130,7 @@ type Settlement struct {
 	WakeLanes []string
 }
 
-// A Submission is a message to enqueue together with a settlement.
+// A Submission is a message to enqueue together with a settlement, whatever its key.
 type Submission struct {
 	Envelope Envelope
 	Body     []byte

@@ -46,7 +46,11 @@ func Suppress(ctx context.Context, nb Notebook, list ...Suppression) error {
 
 // Suppressed tells whether an address is on the list, without regard to case, and why.
 func Suppressed(ctx context.Context, nb Notebook, address string) (Suppression, bool, error) {
-	n, ok, err := nb.Lookup(ctx, KindSuppress, suppressKey(address))
+	return lookSuppressed(ctx, nb, suppressKey(address))
+}
+
+func lookSuppressed(ctx context.Context, nb Notebook, key string) (Suppression, bool, error) {
+	n, ok, err := nb.Lookup(ctx, KindSuppress, key)
 	if !ok || err != nil {
 		return Suppression{}, false, err
 	}
@@ -74,9 +78,11 @@ func Suppressions(ctx context.Context, nb Notebook, cursor string, limit int) (l
 }
 
 // suppressKey is the address as it is compared: nobody has mailboxes that differ in case alone.
-func suppressKey(address string) string {
-	at := max(strings.LastIndexByte(address, '@'), 0)
-	return strings.ToLower(address[:at]) + "@" + LaneOf(address)
+func suppressKey(address string) string { return suppressKeyIn(address, LaneOf(address)) }
+
+// suppressKeyIn is that of an address whose lane is known.
+func suppressKeyIn(address, lane string) string {
+	return strings.ToLower(address[:max(strings.LastIndexByte(address, '@'), 0)]) + "@" + lane
 }
 
 // Bounds on what a suppression quotes, in octets, so that its note has room for it.
@@ -172,7 +178,7 @@ func (a *attempt) refuseSuppressed() {
 		return
 	}
 	for i, to := range a.lease.Envelope.To {
-		s, ok, err := Suppressed(a.ctx, a.r.book, to.Address)
+		s, ok, err := lookSuppressed(a.ctx, a.r.book, suppressKeyIn(to.Address, a.lease.Lane))
 		if err != nil {
 			return // what is sent once more does less harm than what is not
 		}

@@ -17,6 +17,7 @@ func (q *Queue) describeReports(reports []queue.Submission, now time.Time) (meta
 		if err := r.Envelope.Validate(); err != nil {
 			return nil, nil, err
 		}
+		r.Envelope.Key = ""
 		in := queue.NewIntake(bytes.NewReader(r.Body), maxReport)
 		if _, err := io.Copy(io.Discard, in); err != nil {
 			return nil, nil, err

@@ -51,6 +51,8 @@ type Notes struct {
 	dropped func(Note)
 	most    int // of a kind
 
+	listing sync.Mutex // held by List; taken before mu
+
 	mu    sync.Mutex // guards all below
 	kinds map[string]*noteKind
 	busy  map[noteName]chan struct{} // being changed; closed when that ends
@@ -158,6 +160,9 @@ func (x *Notes) tryTake(names []noteName, end *func()) (other chan struct{}) {
 
 // Put keeps notes whose record is at place.
 func (x *Notes) Put(place any, notes ...Note) {
+	if len(notes) == 0 {
+		return
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, n := range notes {
@@ -221,12 +226,18 @@ func (x *Notes) over(n *note, now time.Time) bool {
 // keyCheck is how long after its end a key is looked at again whose message is there still.
 const keyCheck = time.Hour
 
-// Sweep drops the notes that have ended.
+// sweepAtOnce is how many notes of a kind Sweep looks at, so that nobody waits for a million that end together.
+const sweepAtOnce = 10_000
+
+// Sweep drops notes that have ended. Begin and Once do so too.
 func (x *Notes) Sweep(now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, k := range x.kinds {
-		for len(k.ends) > 0 && !k.ends[0].ends.IsZero() && !k.ends[0].ends.After(now) {
+		for range sweepAtOnce {
+			if len(k.ends) == 0 || k.ends[0].ends.IsZero() || k.ends[0].ends.After(now) {
+				break
+			}
 			if n := k.ends[0]; x.over(n, now) {
 				x.drop(k, n)
 			} else {
@@ -254,13 +265,16 @@ func (x *Notes) Lookup(kind, key string, now time.Time) (queue.Note, bool) {
 
 // List gives notes by key, see Lookup.
 func (x *Notes) List(kind, prefix, cursor string, limit int, now time.Time) (found []queue.Note, next string) {
+	x.listing.Lock()
+	defer x.listing.Unlock()
+	x.sortIn(kind)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	k := x.kinds[kind]
 	if k == nil {
 		return nil, ""
 	}
-	all := k.order.sorted()
+	all := k.order.all
 	first, _ := slices.BinarySearchFunc(all, max(prefix, cursor), func(n *note, key string) int { return strings.Compare(n.Key, key) })
 	for _, n := range all[first:] {
 		switch {
@@ -274,6 +288,22 @@ func (x *Notes) List(kind, prefix, cursor string, limit int, now time.Time) (fou
 		found = append(found, n.Note.Note)
 	}
 	return found, ""
+}
+
+// sortIn sorts in what is new. Of many it takes a while, in which only those wait who list too.
+func (x *Notes) sortIn(kind string) {
+	x.mu.Lock()
+	k := x.kinds[kind]
+	if k == nil || len(k.order.added) == 0 {
+		x.mu.Unlock()
+		return
+	}
+	added := k.order.take()
+	x.mu.Unlock()
+	slices.SortFunc(added, func(a, b keyed) int { return strings.Compare(a.key, b.key) })
+	x.mu.Lock()
+	k.order.merge(added)
+	x.mu.Unlock()
 }
 
 // Once calls enqueue where no message has the key that is remembered, and remembers nothing by itself. It waits for whoever does
@@ -361,68 +391,4 @@ func (x *Notes) Clamp(now time.Time) {
 			heap.Fix(&x.kinds[n.Kind].ends, n.pos)
 		}
 	})
-}
-
-// noteHeap has the note that ends first in front; those without end are last.
-type noteHeap []*note
-
-func (h noteHeap) Len() int { return len(h) }
-
-func (h noteHeap) Less(i, j int) bool {
-	a, b := h[i].ends, h[j].ends
-	return !a.IsZero() && (b.IsZero() || a.Before(b))
-}
-
-func (h noteHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].pos, h[j].pos = i, j
-}
-
-func (h *noteHeap) Push(x any) {
-	n := x.(*note)
-	n.pos = len(*h)
-	*h = append(*h, n)
-}
-
-func (h *noteHeap) Pop() any {
-	last := len(*h) - 1
-	n := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return n
-}
-
-// noteOrder holds notes by key, so that a list of all takes one pass however many pages it has. New ones are sorted in when
-// somebody looks.
-type noteOrder struct {
-	all, added []*note
-	gone       int
-}
-
-func (o *noteOrder) add(n *note) { o.added = append(o.added, n) }
-
-// remove leaves the note to the next tidying, which comes before half of all are such.
-func (o *noteOrder) remove(n *note) {
-	n.gone = true
-	if o.gone++; o.gone > (len(o.all)+len(o.added))/2 {
-		isGone := func(n *note) bool { return n.gone }
-		o.all, o.added, o.gone = slices.DeleteFunc(o.all, isGone), slices.DeleteFunc(o.added, isGone), 0
-	}
-}
-
-func (o *noteOrder) sorted() []*note {
-	if len(o.added) == 0 {
-		return o.all
-	}
-	slices.SortFunc(o.added, func(a, b *note) int { return strings.Compare(a.Key, b.Key) })
-	merged := make([]*note, 0, len(o.all)+len(o.added))
-	for a, b := o.all, o.added; len(a)+len(b) > 0; {
-		if len(b) == 0 || (len(a) > 0 && a[0].Key <= b[0].Key) {
-			merged, a = append(merged, a[0]), a[1:]
-		} else {
-			merged, b = append(merged, b[0]), b[1:]
-		}
-	}
-	o.all, o.added = merged, nil
-	return merged
 }

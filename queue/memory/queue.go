@@ -170,6 +170,7 @@ func (q *Queue) Settle(ctx context.Context, l queue.Lease, s queue.Settlement) e
 	q.notes.Put(nil, notes...)
 	reports := make([]Placed, len(s.Reports))
 	for i, r := range s.Reports {
+		r.Envelope.Key = ""
 		reports[i] = q.message(r.Envelope, bytes.Clone(r.Body), intakes[i], now)
 	}
 	gone := len(Without(entry.To, s.Done)) == 0

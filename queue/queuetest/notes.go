@@ -270,6 +270,18 @@ func (s *suite) idempotent() {
 }
 
 // std: Q10
+func (s *suite) idempotentReports() {
+	s.keyed("k", "1@a.test")
+	for range 2 {
+		keyed := report
+		keyed.Envelope.Key = "k"
+		l := s.leaseOne()
+		s.settle(l, queue.Settlement{Done: addresses(l), Reports: []queue.Submission{keyed}})
+	}
+	assert.Empty(s, s.leaseOne().Envelope.Key, "a report that follows is queued whatever its key")
+}
+
+// std: Q10
 func (s *suite) idempotentWhileThere() {
 	first := s.keyed("order 17", "1@a.test")
 	s.count(s.q.Hold(s.ctx, queue.Filter{ID: first}, "for longer than the memory of its key"))

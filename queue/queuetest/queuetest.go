@@ -132,6 +132,7 @@ var tests = []conformance{
 	{"notes that are written at once stay together", (*suite).notesAtOnce, false},
 	{"a key is enqueued once", (*suite).idempotent, false},
 	{"a key is remembered while its message is there", (*suite).idempotentWhileThere, false},
+	{"a report needs no key", (*suite).idempotentReports, false},
 	{"of those who enqueue a key at once, one does", (*suite).idempotentAtOnce, false},
 	{"what is refused has used no key", (*suite).idempotentRefused, false},
 	{"what an envelope asks for survives", (*suite).askedSurvives, true},
