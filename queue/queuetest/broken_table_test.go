@@ -100,7 +100,8 @@ var breakages = []breakage{
 		breaks: altersMail(func(env *queue.Envelope, body []byte) []byte { env.RequireTLS = false; return body }),
 	},
 	{
-		name: "forgets the priority", caught: []string{"what an envelope asks for is kept", "in a lane higher priority goes first"},
+		name:   "forgets the priority",
+		caught: []string{"what an envelope asks for is kept", "in a lane higher priority goes first", "lanes with higher priority go first"},
 		breaks: altersMail(func(env *queue.Envelope, body []byte) []byte { env.Priority = 0; return body }),
 	},
 	{
@@ -176,7 +177,7 @@ var breakages = []breakage{
 		},
 	},
 	{
-		name: "leases twice", caught: []string{"a leased entry is leased once"},
+		name: "leases twice", caught: []string{"a leased entry is leased once", "many workers settle each entry once"},
 		breaks: func(b *broken) {
 			var before atomic.Pointer[[]queue.Lease]
 			b.lease = func(ctx context.Context, req queue.LeaseRequest) ([]queue.Lease, time.Time, error) {
@@ -392,7 +393,7 @@ var breakages = []breakage{
 		},
 	},
 	{
-		name: "ignores a wake", caught: []string{"a wake makes due what is unreached"},
+		name: "ignores a wake", caught: []string{"a wake makes due what is unreached", "a wake does so after a settlement that could not be reached"},
 		breaks: altersSettlements(func(s *queue.Settlement) { s.Wake = false }),
 	},
 	{
@@ -440,7 +441,7 @@ var breakages = []breakage{
 		},
 	},
 	{
-		name: "keeps the first reason of a hold", caught: []string{"hold and release"},
+		name: "keeps the first reason of a hold", caught: []string{"hold and release", "each change is made to what each filter chooses"},
 		breaks: func(b *broken) {
 			b.hold = func(ctx context.Context, f queue.Filter, _ string) (int, error) {
 				return b.Queue.Hold(ctx, f, "why not")
@@ -583,7 +584,7 @@ var breakages = []breakage{
 		},
 	},
 	{
-		name: "counts the octets of every lane", caught: []string{"stats"},
+		name: "counts the octets of every lane", caught: []string{"stats", "a message to thousands is one message"},
 		breaks: func(b *broken) {
 			b.stats = func(ctx context.Context) (queue.Stats, error) {
 				st, err := b.Queue.Stats(ctx)
@@ -656,12 +657,17 @@ var breakages = []breakage{
 		breaks: altersSettlements(func(s *queue.Settlement) { s.Notes = nil }),
 	},
 	{
-		name: "forgets keys", caught: []string{"a key is enqueued once"},
+		name: "forgets keys",
+		caught: []string{
+			"a key is enqueued once", "a key is remembered while its message is there", "of those who enqueue a key at once, one does",
+			"what is refused has used no key",
+		},
 		breaks: altersMail(func(env *queue.Envelope, body []byte) []byte { env.Key = ""; return body }),
 	},
 	{
-		name: "loses all when it is opened again", caught: []string{"mail survives", "close waits for calls under way"},
-		kept: true, folder: func(t testing.TB, _ *broken) string { return t.TempDir() },
+		name:   "loses all when it is opened again",
+		caught: []string{"mail survives", "notes survive", "keys survive", "close waits for calls under way"},
+		kept:   true, folder: func(t testing.TB, _ *broken) string { return t.TempDir() },
 	},
 	{
 		name: "loses what became of mail", caught: []string{"settlements and their reports survive", "changes by people survive", "state survives"},
