@@ -26,7 +26,7 @@ type result struct {
 	Messages int
 	Took     time.Duration // of the work
 	CPU      time.Duration
-	Written  int64 // octets, until it was quiet and closed
+	Written  amount // until it was quiet and closed
 	Longest  time.Duration
 	P99      time.Duration
 	Peak     int64         // room on disk

@@ -50,18 +50,23 @@ var kinds = []kind{
 		repair:   "nothing: a damaged region is set aside as a file and logged with what it held; the log can be read with `less` and `grep`",
 	},
 	{
-		name: "pebble", open: openPebble(false),
+		name: "pebble", open: openPebble(nil),
 		settings: "Pebble 2.1.7, newest format; memtables of 64 MiB, four of them before writers stop, so that mail which is delivered soon " +
 			"dies in the log and no table is written for it; up to two compactions at once; its own commit pipeline shares fsyncs",
 		repair: "`pebble db check`, `pebble wal dump`; a damaged table is lost as a whole, a damaged MANIFEST means a new store and what a program can salvage",
 	},
 	{
-		name: "pebble-blobs", open: openPebble(true),
+		name: "pebble-blobs", open: openPebble(withBlobs),
 		settings: "the same, with value separation (values from 1 KiB on in blob files, so that compactions move keys alone)",
 		repair:   "as pebble",
 	},
 	{
-		name: "pebble+bodies", open: openWithBodies(openPebbleStore(false)),
+		name: "pebble-500us", open: openPebble(withPatience), aside: true,
+		settings: "the same as pebble, with at least 500 µs between two fsyncs of its log (`WALMinSyncInterval`)",
+		repair:   "as pebble",
+	},
+	{
+		name: "pebble+bodies", open: openWithBodies(openPebbleStore(nil)),
 		settings: "Pebble for envelopes and places, and a plain segmented log of 64 MiB files for bodies, synced before the envelope; a segment is removed when no body in it is alive",
 		repair:   "as pebble; bodies can be read from the log, but what they are is in Pebble alone",
 	},

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -95,9 +94,9 @@ func TestTakesOnce(t *testing.T) {
 func TestKeepsOverKill(t *testing.T) {
 	forEach(t, func(t *testing.T, k kind) {
 		work := task{Do: "endless", Engine: k.name, Dir: filepath.Join(t.TempDir(), "spool"), Size: 4 << 10}
-		r, err := work.killed(context.Background(), 700*time.Millisecond)
+		r, err := work.killed(context.Background(), 300)
 		require.NoError(t, err)
-		require.NotEmpty(t, r.acks.accepted, "it was killed too soon: %s %s", r.died, r.said)
+		require.NotEmpty(t, r.acks.accepted, "%s %s", r.died, r.said)
 		left := list(t, k, work.Dir, work.Size)
 		lost, back := r.acks.compare(&left)
 		assert.Zero(t, lost)
@@ -128,6 +127,14 @@ func TestDamage(t *testing.T) {
 		assert.Zero(t, f.wrong)
 		assert.NotEmpty(t, f.said)
 		assert.InDelta(t, 1, f.missing+f.damaged, 1, f.said)
+	}
+	k, err = kindNamed("sqlite+bodies")
+	require.NoError(t, err)
+	_, flipped, err = damage(context.Background(), k, 200, 4<<10)
+	require.NoError(t, err)
+	assert.Equal(t, 1, flipped[0].damaged, "a body has a checksum")
+	for _, f := range flipped {
+		assert.Zero(t, f.wrong)
 	}
 	k, err = kindNamed("files")
 	require.NoError(t, err)

@@ -133,22 +133,32 @@ func lastLog(dir string) (path string, err error) {
 	return path, err
 }
 
-// lastWrite is where the last of the newest messages ends in a file. Behind it may be zeros, or what is left of an earlier use.
+// lastWrite is where the last of the newer messages ends in a file. Behind it may be zeros, or what is left of an earlier use.
 func (t task) lastWrite(path string) (end int64, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
 	}
-	for seq := uint64(max(1, t.N-2*callers)); seq <= uint64(t.N); seq++ {
-		body := bodyOf(seq, t.Size)
-		for _, mark := range [][]byte{body[len(body)-64:], []byte(envelope(seq).EnvelopeID)} {
-			if at := bytes.LastIndex(data, mark); at >= 0 {
-				end = max(end, int64(at+len(mark)))
-			}
+	const newer = 1000
+	for at := 0; ; at++ {
+		next := bytes.Index(data[at:], []byte(envelopeMark))
+		if next < 0 {
+			break
+		}
+		at += next
+		rest := data[at:]
+		var seq uint64
+		if n, _ := fmt.Sscanf(string(rest[:min(len(rest), 40)]), envelopeMark+"%d-", &seq); n == 0 || seq+newer < uint64(t.N) || seq > uint64(t.N) {
+			continue
+		}
+		end = max(end, int64(at+len(envelopeMark)))
+		tail := bodyOf(seq, t.Size)[t.Size-64:]
+		if i := bytes.Index(rest[:min(len(rest), 2*t.Size)], tail); i >= 0 {
+			end = max(end, int64(at+i+len(tail)))
 		}
 	}
 	if end == 0 {
-		err = fmt.Errorf("%s: the newest messages are not in it", path)
+		err = fmt.Errorf("%s: the newer messages are not in it", path)
 	}
 	return end, err
 }

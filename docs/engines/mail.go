@@ -16,13 +16,16 @@ import (
 // lanes is how many domains mail is for.
 const lanes = 50
 
+// envelopeMark is what an envelope is found by in a file.
+const envelopeMark = "engines-"
+
 // envelope is that of the message with a number: 300 octets as JSON.
 func envelope(seq uint64) queue.Envelope {
 	to := fmt.Sprintf("some.body.%d@recipients-%d.example", seq, seq%lanes)
 	return queue.Envelope{
 		From:       fmt.Sprintf("newsletter+bounce-%d@sender-%d.example", seq, seq%7),
 		To:         []queue.Recipient{{Address: to, Original: dsn.Address{Type: "rfc822", Addr: to}}},
-		EnvelopeID: fmt.Sprintf("engines-%d-%s", seq, strings.Repeat("e", 40)),
+		EnvelopeID: fmt.Sprintf(envelopeMark+"%d-%s", seq, strings.Repeat("e", 40)),
 		Return:     "HDRS",
 	}
 }

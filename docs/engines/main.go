@@ -43,8 +43,8 @@ func main() {
 	flag.StringVar(&parts, "part", "flow,backlog,faults", "what to measure")
 	flag.StringVar(&p.dir, "dir", ".", "make spools in a new folder here: it should be on a disk and not in memory")
 	flag.IntVar(&p.size, "size", 4<<10, "octets of a message")
-	flag.IntVar(&p.n, "n", 40_000, "messages of the backlog")
-	flag.DurationVar(&p.flow, "for", 2*time.Second, "how long each engine works in a round")
+	flag.IntVar(&p.n, "n", 30_000, "messages of the backlog")
+	flag.DurationVar(&p.flow, "for", 1500*time.Millisecond, "how long each engine works in a round")
 	flag.IntVar(&p.rounds, "rounds", 2, "rounds, in each of which all engines have their turn")
 	flag.BoolVar(&quick, "quick", false, "short and small")
 	flag.StringVar(&write, "write", "", "put the tables into this file, between its lines <!-- tables --> and <!-- end of tables -->")
@@ -86,6 +86,11 @@ func (p *plan) choose(names string) error {
 
 // report measures, and prints or writes the tables.
 func (p *plan) report(ctx context.Context, write string) error {
+	if write != "" { // better now than after six minutes
+		if err := paste(write, ""); err != nil {
+			return err
+		}
+	}
 	dir, err := os.MkdirTemp(p.dir, "spools-")
 	if err != nil {
 		return err

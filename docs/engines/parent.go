@@ -56,7 +56,7 @@ func (t task) do(ctx context.Context, before ...string) (run, error) {
 	if err != nil {
 		return run{}, err
 	}
-	r, err := watch(cmd, nil)
+	r, err := watch(cmd, 0)
 	if r.died != "" && ctx.Err() != nil {
 		r.died = fmt.Sprintf("it hangs, and was killed after %v", wait)
 	}
@@ -65,8 +65,8 @@ func (t task) do(ctx context.Context, before ...string) (run, error) {
 	return r, err
 }
 
-// watch starts a process and reads what it tells until it ends. started is called with it when it is there.
-func watch(cmd *exec.Cmd, started func(*os.Process)) (r run, err error) {
+// watch starts a process and reads what it tells until it ends. It kills it when it has told of so many accepted messages; 0 is never.
+func watch(cmd *exec.Cmd, most int) (r run, err error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &limited{&stderr, 64 << 10}
 	out, err := cmd.StdoutPipe()
@@ -75,9 +75,6 @@ func watch(cmd *exec.Cmd, started func(*os.Process)) (r run, err error) {
 	}
 	if err := cmd.Start(); err != nil {
 		return r, err
-	}
-	if started != nil {
-		started(cmd.Process)
 	}
 	r.acks = acks{map[uint64]bool{}, map[uint64]bool{}, map[uint64]bool{}}
 	told := false
@@ -90,6 +87,9 @@ func watch(cmd *exec.Cmd, started func(*os.Process)) (r run, err error) {
 			told = json.Unmarshal(rest, &r.result) == nil
 		} else {
 			r.acks.note(line)
+		}
+		if len(r.acks.accepted) == most && most > 0 {
+			cmd.Process.Kill() // what it told before that is read on
 		}
 	}
 	err = cmd.Wait()
@@ -157,17 +157,15 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// killed runs an endless task and kills it after a while.
-func (t task) killed(ctx context.Context, after time.Duration) (run, error) {
+// killed runs an endless task and kills it after so many accepted messages.
+func (t task) killed(ctx context.Context, most int) (run, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	cmd, err := t.command(ctx)
 	if err != nil {
 		return run{}, err
 	}
-	return watch(cmd, func(p *os.Process) {
-		time.AfterFunc(after, func() { p.Kill() })
-	})
+	return watch(cmd, most)
 }
 
 // isolated runs a task with mounts of its own, so that it can fill a small disk. Where the kernel forbids that, it is an
@@ -185,7 +183,7 @@ func (t task) isolated(ctx context.Context) (run, error) {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
-	r, err := watch(cmd, nil)
+	r, err := watch(cmd, 0)
 	if err != nil {
 		err = errors.Join(errNoMounts, err)
 	}

@@ -15,13 +15,18 @@ import (
 // keptRecords (records of ends). Its commits may be concurrent.
 type pebbleStore struct{ db *pebble.DB }
 
-func openPebble(blobs bool) func(string) (engine, error) {
-	return openShared(openPebbleStore(blobs))
+func openPebble(change func(*pebble.Options)) func(string) (engine, error) {
+	return openShared(openPebbleStore(change))
 }
 
-func openPebbleStore(blobs bool) func(string) (store, error) {
+// openPebbleStore opens one whose options a variant changes; nil changes nothing.
+func openPebbleStore(change func(*pebble.Options)) func(string) (store, error) {
 	return func(dir string) (store, error) {
-		db, err := pebble.Open(dir, pebbleOptions(blobs))
+		o := pebbleOptions()
+		if change != nil {
+			change(o)
+		}
+		db, err := pebble.Open(dir, o)
 		if err != nil {
 			return nil, err
 		}
@@ -29,8 +34,8 @@ func openPebbleStore(blobs bool) func(string) (store, error) {
 	}
 }
 
-func pebbleOptions(blobs bool) *pebble.Options {
-	o := &pebble.Options{
+func pebbleOptions() *pebble.Options {
+	return &pebble.Options{
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                64 << 20,
 		MemTableStopWritesThreshold: 4,
@@ -39,14 +44,20 @@ func pebbleOptions(blobs bool) *pebble.Options {
 		BytesPerSync:                1 << 20, // tables are written to disk as they grow, so that an fsync of the log does not wait for one
 		Logger:                      quiet{},
 	}
-	if blobs {
-		o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
-			return pebble.ValueSeparationPolicy{
-				Enabled: true, MinimumSize: 1 << 10, MaxBlobReferenceDepth: 10, RewriteMinimumAge: time.Minute, TargetGarbageRatio: 0.5,
-			}
+}
+
+// withBlobs keeps values in files of their own.
+func withBlobs(o *pebble.Options) {
+	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled: true, MinimumSize: 1 << 10, MaxBlobReferenceDepth: 10, RewriteMinimumAge: time.Minute, TargetGarbageRatio: 0.5,
 		}
 	}
-	return o
+}
+
+// withPatience waits for more callers before it syncs.
+func withPatience(o *pebble.Options) {
+	o.WALMinSyncInterval = func() time.Duration { return 500 * time.Microsecond }
 }
 
 // quiet tells errors alone.

@@ -118,7 +118,7 @@ func (p *plan) flows(ctx context.Context, w io.Writer) error {
 				runs[i] = append(runs[i], r)
 			}
 		}
-		row := table(w, "engine", "messages/s", "against the first", "CPU ms a message", "fsyncs a message", "written per octet of mail",
+		row := table(w, "engine", "messages/s", "against the first", "CPU ms a message", "fsyncs a message", "written per octet of mail (by pages)",
 			"longest enqueue", "99 % of them", "most room on disk", "room when all is settled")
 		for i, k := range p.kinds {
 			syncs, err := p.syncs(ctx, k, size)
@@ -133,7 +133,8 @@ func (p *plan) flows(ctx context.Context, w io.Writer) error {
 }
 
 func flowRow(k kind, runs, first []run, syncs string, size int) []string {
-	var rate, ratio, cpu, written float64
+	var rate, ratio, cpu, sent float64
+	var written amount
 	var longest, p99 time.Duration
 	var peak, after int64
 	n := float64(len(runs))
@@ -142,11 +143,11 @@ func flowRow(k kind, runs, first []run, syncs string, size int) []string {
 		rate += m / r.Took.Seconds() / n
 		ratio += m / r.Took.Seconds() / (float64(first[i].Messages) / first[i].Took.Seconds()) / n
 		cpu += r.CPU.Seconds() * 1000 / m / n
-		written += float64(r.Written) / m / float64(size) / n
+		written, sent = written.plus(r.Written), sent+m*float64(size)
 		longest, p99, peak, after = max(longest, r.Longest), max(p99, r.P99), max(peak, r.Peak), max(after, r.After)
 	}
 	return []string{
-		k.name, fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.2f", ratio), fmt.Sprintf("%.2f", cpu), syncs, fmt.Sprintf("%.2f", written),
+		k.name, fmt.Sprintf("%.0f", rate), fmt.Sprintf("%.2f", ratio), fmt.Sprintf("%.2f", cpu), syncs, written.per(sent),
 		milliseconds(longest), milliseconds(p99), octets(peak), octets(after),
 	}
 }
@@ -189,7 +190,7 @@ func calls(text string) (n int) {
 func (p *plan) backlogs(ctx context.Context, w io.Writer) error {
 	fmt.Fprintf(w, "### %d messages of %s that wait, then a crash, then all are delivered\n\n", p.n, octets(int64(p.size)))
 	row := table(w, "engine", "enqueued/s", "longest enqueue", "99 % of them", "room on disk per octet of mail", "opened after kill -9", "memory then (mapped files)",
-		"delivered/s", "written per octet of mail, in all", "room when all is settled")
+		"delivered/s", "written per octet of mail, in all (by pages)", "room when all is settled")
 	for _, k := range p.kinds {
 		cells, err := p.backlog(ctx, k)
 		if err != nil {
@@ -225,7 +226,7 @@ func (p *plan) backlog(ctx context.Context, k kind) ([]string, error) {
 	return []string{
 		k.name, perSecond(fill), milliseconds(fill.Longest), milliseconds(fill.P99), fmt.Sprintf("%.2f", float64(fill.Peak)/mail),
 		milliseconds(drain.Ready), fmt.Sprintf("%s (%s)", octets(drain.RSS), octets(drain.RSSFiles)), perSecond(drain),
-		fmt.Sprintf("%.2f", float64(fill.Written+drain.Written)/mail), octets(drain.After),
+		fill.Written.plus(drain.Written).per(mail), octets(drain.After),
 	}, nil
 }
 
@@ -267,7 +268,7 @@ func (p *plan) killRow(ctx context.Context, k kind) (string, error) {
 		}
 		defer remove()
 		t := task{Do: "endless", Engine: k.name, Dir: filepath.Join(dir, "spool"), Size: p.size}
-		r, err := t.killed(ctx, 600*time.Millisecond+time.Duration(i)*371*time.Millisecond)
+		r, err := t.killed(ctx, 1000+i*1371)
 		if err != nil {
 			return "", err
 		}
@@ -336,6 +337,10 @@ func (p *plan) fullRow(ctx context.Context, k kind) (string, error) {
 		return "", fmt.Errorf("%s, full disk: %w", k.name, errors.Join(err, errors.New(r.Error+r.died)))
 	}
 	return strings.ReplaceAll(strings.Join(r.Steps, "; "), "|", "¦"), nil
+}
+
+func (a amount) per(octets float64) string {
+	return fmt.Sprintf("%.2f (%.2f)", float64(a.Calls)/octets, float64(a.Pages)/octets)
 }
 
 func perSecond(r run) string { return fmt.Sprintf("%.0f", float64(r.Messages)/r.Took.Seconds()) }

@@ -15,14 +15,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// written is how many octets this process has had written to disk: the pages that its writes made dirty, each time that
-// they became so. The file system's own journal is not in it.
-func written() int64 {
+// An amount is how much a process has written.
+type amount struct {
+	Calls int64 // octets that it handed to the kernel, with those for pipes, which are few
+	Pages int64 // octets of pages that became dirty by it. A folio counts as a whole, however little of it is written
+}
+
+func (a amount) plus(b amount) amount { return amount{a.Calls + b.Calls, a.Pages + b.Pages} }
+
+// written is how much this process has written. The file system's own journal is not in it.
+func written() amount {
 	data, err := os.ReadFile("/proc/self/io")
 	if err != nil {
-		return 0
+		return amount{}
 	}
-	return field(data, "write_bytes:")
+	return amount{field(data, "wchar:"), field(data, "write_bytes:")}
 }
 
 // resident is how much memory this process has, and how much of it is mapped files. What the garbage collector could give back is
