@@ -153,3 +153,25 @@ func TestNobodyWaitsForAFile(t *testing.T) {
 	r.hello().send(letter("fits"), "a@src.test", "b@dst.test")
 	r.stop()
 }
+
+// Messages that come in have a part of the memory: whoever comes when it is used up is told to come again, and those that were
+// there before are taken.
+func TestMemoryForWhatComesIn(t *testing.T) {
+	t.Parallel()
+	r := start(t, "-memory", "64MiB", "-console", "127.0.0.1:0")
+	var slow []*client
+	for range 48 { // 128 KiB each: three quarters of an eighth
+		c := r.hello()
+		c.begin("a@src.test", "b@dst.test")
+		c.raw("Subject: slow\r\n\r\n" + strings.Repeat("0123456789abcde\r\n", 6000))
+		slow = append(slow, c)
+	}
+	late := r.hello()
+	late.begin("a@src.test", "b@dst.test")
+	require.Contains(t, late.cmd(452, letter("late")+"."), "4.3.1")
+	for _, c := range slow {
+		queueID(t, c.cmd(250, "."))
+	}
+	late.send(letter("again"), "a@src.test", "b@dst.test")
+	assert.EqualValues(t, 1, r.metric(`relayd_refused_total{reason="full"}`))
+}
