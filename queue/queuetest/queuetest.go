@@ -1,5 +1,5 @@
-// Package queuetest is the conformance suite of queue backends: what [queue.Queue] and [queue.Inspector] promise, as
-// tests. A backend's own test is a few lines:
+// Package queuetest is the conformance suite of queue backends: what [queue.Queue], [queue.Inspector] and [queue.Notebook]
+// promise, as tests. A backend's own test is a few lines:
 //
 //	func TestConformance(t *testing.T) {
 //		queuetest.Run(t, queuetest.Backend{
