@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sortie-mail/sortie/queue"
@@ -77,6 +78,7 @@ func (q *Queue) began(s *segment) {
 // clean removes what it can, and moves what is worth moving.
 func (q *Queue) clean() {
 	q.notes.Sweep(time.Now())
+	q.saveHints()
 	for {
 		oldest, wasteful := q.oldest()
 		switch {
@@ -93,6 +95,18 @@ func (q *Queue) clean() {
 			}
 		default:
 			return
+		}
+	}
+}
+
+// saveHints writes the hints of the segments that are full.
+func (q *Queue) saveHints() {
+	q.segMu.Lock()
+	full := slices.Clone(q.segments[:len(q.segments)-1])
+	q.segMu.Unlock()
+	for _, s := range full {
+		if s.hint != nil {
+			q.saveHint(s)
 		}
 	}
 }
@@ -122,6 +136,7 @@ func (q *Queue) removeOldest(s *segment) error {
 	q.segMu.Lock()
 	q.segments = q.segments[1:]
 	q.segMu.Unlock()
+	q.disk.remove(hintPath(s.path)) // what stays of it is removed at the next opening
 	return s.file.Close()
 }
 

@@ -12,8 +12,9 @@
 //	format              "sortie disk queue, format 3", and the mark of this spool: 16 random hexadecimal digits
 //	lock                held by the process that has the spool open; says which
 //	log/0000000001.log  segments of one append-only log, in order
+//	log/NUMBER.hint     what an opening needs of a segment, without bodies and words; may be removed, and is made anew then
 //	large/ID            bodies of more than 128 KiB, a file each
-//	damaged/            what could not be read at an opening, set aside byte for byte: NUMBER-OFFSET is a region of a
+//	damaged/            what could not be read, set aside byte for byte: NUMBER-OFFSET is a region of a
 //	                    segment, ID is a body whose message is not in the log
 //
 // A segment is text but for the bodies, and can be read with less. It starts with a line
@@ -41,6 +42,11 @@
 // Of each message that waits the index has some 130 octets and no words: see [memory.Index]. Envelopes, recipients and histories are read
 // from the log when somebody needs them, but those of mail that came in just now and goes out at once.
 //
+// An opening reads hints, which hold for each record in order what the index wants to know of it: identities, lanes, times and
+// reasons. A hint starts with a line "sortie-hint 1 MARK NUMBER SEGMENT-LENGTH LENGTH CRC" and goes on in binary. It is written when its
+// segment is full, and by Close; one that is missing, damaged, of another version, or older than its segment is not used, and the
+// segment is read whole, as after a crash the newest one is.
+//
 // # How it keeps its promises
 //
 // Concurrent calls share one write and one fsync (group commit), and return when it has ended. A write that the disk
@@ -53,8 +59,9 @@
 // A spool of format 2, which knows no notes, no keys and no chains, and one of format 1, whose envelopes know no BINARYMIME, REQUIRETLS,
 // MT-PRIORITY and DELIVERBY either, are used as they are, and are of format 3 from their opening on.
 //
-// Repair is automatic at Open: a region whose checksum is wrong, or that the disk cannot read, is copied to damaged/, logged with
-// what it held, and passed over; everything after it is used. So is what turns out to be damaged later, when it is read; the entries
-// that it describes are held then. A log that belongs to another spool, and a newer format, are
+// Repair is automatic: where a segment is read whole, a region whose checksum is wrong, or that the disk cannot read, is copied to
+// damaged/, logged with what it held, and passed over; everything after it is used. What an opening did not read is checked when somebody
+// needs it: a damaged description is set aside in the same way and what it describes is held, a damaged body is a [*DamagedError]. To have
+// all of a spool checked, remove the hints and open it. A log that belongs to another spool, and a newer format, are
 // errors, and nothing is touched.
 package disk

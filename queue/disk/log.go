@@ -50,6 +50,7 @@ type log struct {
 // A batch is what one write and one fsync make durable.
 type batch struct {
 	buf  []byte
+	hint []byte        // of what is in buf
 	n    int           // records in buf
 	many chan struct{} // closed when there are as many as usual
 	live int64         // what the records count of their segment
@@ -115,6 +116,7 @@ func (l *log) append(r record) (at spot, err error) {
 	}
 	start, body := len(b.buf), 0
 	b.buf, body = r.appendTo(b.buf, l.mark)
+	b.hint = appendHint(b.hint, int64(len(b.buf)-start), int64(body-start), r.hint)
 	b.add(r.live, l.usual)
 	l.mu.Unlock()
 	<-b.done
@@ -179,7 +181,7 @@ func (l *log) gather() {
 
 // commit writes a batch and makes it durable.
 func (l *log) commit(b *batch) error {
-	if l.current.size >= l.most {
+	if l.current.size >= l.most || len(l.current.hint) >= hintMax {
 		if err := l.roll(); err != nil {
 			return full(err)
 		}
@@ -203,6 +205,7 @@ func (l *log) commit(b *batch) error {
 		return err
 	}
 	s.size += int64(len(b.buf))
+	s.hint = append(s.hint, b.hint...)
 	s.live.Add(b.live) // before its callers go on: the cleaner must not find a segment empty that holds their mail
 	return nil
 }

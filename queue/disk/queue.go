@@ -308,6 +308,8 @@ func (q *Queue) Close() error {
 	}
 	q.cleaner.stop()
 	q.log.close()
+	q.saveHints()
+	q.saveHint(q.log.current)
 	q.closeSegments()
 	return errors.Join(q.log.check(), q.lock.Close())
 }

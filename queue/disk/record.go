@@ -40,6 +40,8 @@ type mailMeta struct {
 	memory.Message
 	File bool   `json:"file,omitempty"` // the body is in large/ID
 	Sum  uint32 `json:"sum,omitempty"`  // CRC-32C of what the body should be; 0 in the log is that of the record
+
+	sender uint32 // see [memory.SenderOf]; set by who reads the log
 }
 
 // settleMeta is the JSON of a settle record.
@@ -91,7 +93,8 @@ type record struct {
 	meta []byte
 	body [][]byte
 	size int   // of the body
-	live int64 // what it counts of its segment, see place.stored
+	live int64 // what it counts of its segment, see stored
+	hint []byte
 }
 
 func newRecord(kind string, meta any, body ...[]byte) (record, error) {
@@ -99,7 +102,7 @@ func newRecord(kind string, meta any, body ...[]byte) (record, error) {
 	if err != nil {
 		return record{}, fmt.Errorf("disk: %w", err)
 	}
-	r := record{kind: kind, meta: text, body: body}
+	r := record{kind: kind, meta: text, body: body, hint: hintOf(kind, meta, text)}
 	for _, part := range body {
 		r.size += len(part)
 	}

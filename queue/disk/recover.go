@@ -53,6 +53,12 @@ func (q *Queue) openSegments() error {
 	slices.Sort(names)
 	for _, name := range names {
 		path := filepath.Join(q.dir, "log", name)
+		if filepath.Ext(name) == ".hint" {
+			if !slices.Contains(names, strings.TrimSuffix(name, ".hint")+".log") {
+				q.disk.remove(path) // its segment was given back
+			}
+			continue
+		}
 		number, err := strconv.ParseUint(strings.TrimSuffix(name, ".log"), 10, 64)
 		if err != nil || segmentPath(q.dir, number) != path {
 			return fmt.Errorf("disk: %s: not a segment of the log: move it out of the folder", path)
@@ -84,17 +90,29 @@ func (q *Queue) openSegment(path string, number uint64) (*segment, error) {
 		f.Close()
 		return nil, fmt.Errorf("disk: %s: no segment has such a number or length: move it out of the folder", path)
 	}
-	return &segment{number: number, path: path, file: f, size: info.Size()}, nil
+	return &segment{number: number, path: path, file: f, size: info.Size(), changed: info.ModTime()}, nil
 }
 
-// replaySegment applies a segment's records. What is damaged is set aside.
+// replaySegment applies a segment's records: from its hint, or from itself, which makes a new hint.
 func (q *Queue) replaySegment(s *segment, newest bool) (damaged bool, err error) {
-	r := &scanner{seg: s, mark: q.log.mark}
-	r.seek(0)
 	first, err := q.readSegmentLine(s)
 	if err != nil {
 		return false, err
 	}
+	if ok, err := q.replayHint(s, first); ok || err != nil {
+		return false, err
+	}
+	if damaged, err = q.readSegment(s, first, newest); err != nil {
+		return damaged, err
+	}
+	s.unhinted = s.unhinted || damaged
+	q.saveHint(s)
+	return damaged, nil
+}
+
+// readSegment applies the records of a segment from the first one on. What is damaged is set aside.
+func (q *Queue) readSegment(s *segment, first int64, newest bool) (damaged bool, err error) {
+	r := &scanner{seg: s, mark: q.log.mark}
 	r.seek(first)
 	for {
 		start := r.off
@@ -267,63 +285,84 @@ func (q *Queue) setAside(s *segment, start, end int64, tail bool, why damageErro
 	return nil
 }
 
-// apply brings a record into the index.
+// apply brings a record into the index, and into the hint of its segment.
 func (q *Queue) apply(s *segment, rec read) error {
+	var hint []byte
 	var err error
 	switch rec.kind {
 	case typeMail:
-		err = q.applyMail(s, rec)
+		hint, err = q.applyMail(s, rec)
 	case typeSettle:
-		err = q.applySettle(s, rec)
+		hint, err = q.applySettle(s, rec)
+	default:
+		hint, err = hintOf(rec.kind, nil, rec.text), q.applyOther(rec.kind, rec.text, s)
+	}
+	var unknown damageError
+	if err != nil && !errors.As(err, &unknown) {
+		return damageError("the description cannot be read: " + err.Error())
+	}
+	s.hint = appendHint(s.hint, rec.size, rec.at-rec.start, hint)
+	return err
+}
+
+// applyOther brings a record into the index that a hint has as it is.
+func (q *Queue) applyOther(kind string, text []byte, s *segment) error {
+	switch kind {
 	case typeChange:
 		var c changeMeta
-		if err = json.Unmarshal(rec.text, &c); err == nil {
-			q.index.Apply(c.Op, c.Why, c.Entries, c.At)
+		if err := json.Unmarshal(text, &c); err != nil {
+			return err
 		}
+		q.index.Apply(c.Op, c.Why, c.Entries, c.At)
 	case typeClock:
 		var c clockMeta
-		if err = json.Unmarshal(rec.text, &c); err == nil {
-			q.index.Shift(c.Jump)
-			q.notes.Shift(c.Jump)
+		if err := json.Unmarshal(text, &c); err != nil {
+			return err
 		}
+		q.index.Shift(c.Jump)
+		q.notes.Shift(c.Jump)
 	case typeNotes:
 		var n notesMeta
-		if err = json.Unmarshal(rec.text, &n); err == nil {
-			q.keepNotes(s, n.Notes)
+		if err := json.Unmarshal(text, &n); err != nil {
+			return err
 		}
+		q.keepNotes(s, n.Notes)
 	default:
-		return damageError("records of type " + strconv.Quote(rec.kind) + " are unknown")
-	}
-	if err != nil {
-		return damageError("the description cannot be read: " + err.Error())
+		return damageError("records of type " + strconv.Quote(kind) + " are unknown")
 	}
 	return nil
 }
 
-func (q *Queue) applyMail(s *segment, rec read) error {
+func (q *Queue) applyMail(s *segment, rec read) (hint []byte, err error) {
 	var m mailMeta
 	if err := json.Unmarshal(rec.text, &m); err != nil {
-		return err
+		return nil, err
 	}
 	if m.Sum == 0 && !m.File {
 		m.Sum = rec.bodySum
 	}
-	if size := rec.body; !m.File && size != m.Size {
-		return fmt.Errorf("its body has %d octets, and not %d", size, m.Size)
+	if !m.File && rec.body != m.Size {
+		return nil, fmt.Errorf("its body has %d octets, and not %d", rec.body, m.Size)
 	}
+	hint = hintOf(typeMail, &m, nil)
+	m.sender = memory.SenderOf(m.Envelope.From)
+	return hint, q.addMail(&m, spot{s, rec.start, rec.at})
+}
+
+// addMail brings a message into the index.
+func (q *Queue) addMail(m *mailMeta, at spot) error {
 	m.Split()
 	if err := m.check(); err != nil {
 		return err
 	}
-	at := spot{s, rec.start, rec.at}
 	if old, size, ok := q.index.Place(m.ID); ok { // it was moved: the older place is dead
 		q.segment(old.Segment).live.Add(-stored(old, size))
 		q.pins.drop(m.ID, "")
 	}
 	q.ids.Seen(m.ID)
-	s.live.Add(m.stored())
-	q.keepNotes(s, memory.KeyOf(&m.Message))
-	q.index.Add(m.bare(at.place(&m)))
+	at.seg.live.Add(m.stored())
+	q.keepNotes(at.seg, memory.KeyOf(&m.Message))
+	q.index.Add(m.bare(at.place(m)))
 	return nil
 }
 
@@ -342,14 +381,28 @@ func (m *mailMeta) check() error {
 
 // bare is the message for the index, without words: nobody may want them soon.
 func (m *mailMeta) bare(at memory.Place) memory.Placed {
-	return memory.Placed{Message: &m.Message, Place: at, Bare: true, Sender: memory.SenderOf(m.Envelope.From)}
+	return memory.Placed{Message: &m.Message, Place: at, Bare: true, Sender: m.sender}
 }
 
-func (q *Queue) applySettle(s *segment, rec read) error {
+func (q *Queue) applySettle(s *segment, rec read) (hint []byte, err error) {
 	var m settleMeta
 	if err := json.Unmarshal(rec.text, &m); err != nil {
-		return err
+		return nil, err
 	}
+	hint = hintOf(typeSettle, &m, nil)
+	at := spot{s, rec.start, rec.at}
+	for i := range m.Reports {
+		m.Reports[i].sender = memory.SenderOf(m.Reports[i].Envelope.From)
+	}
+	if m.Left == nil {
+		s.unhinted = true
+		q.settleOld(&m, at)
+	}
+	return hint, q.addSettlement(&m, at, rec.body)
+}
+
+// addSettlement brings an outcome into the index, whose record has a body of so many octets.
+func (q *Queue) addSettlement(m *settleMeta, at spot, body int64) error {
 	end := int64(0)
 	for i := range m.Reports {
 		r := &m.Reports[i]
@@ -360,19 +413,15 @@ func (q *Queue) applySettle(s *segment, rec read) error {
 		q.ids.Seen(r.ID)
 		end += r.Size
 	}
-	if end != rec.body {
-		return fmt.Errorf("its reports take %d octets, and there are %d", end, rec.body)
-	}
-	at := spot{s, rec.start, rec.at}
-	if m.Left == nil {
-		q.settleOld(&m, at)
+	if end != body {
+		return fmt.Errorf("its reports take %d octets, and there are %d", end, body)
 	}
 	reports := placeReports(at, m.Reports)
 	for i := range reports {
 		reports[i] = m.Reports[i].bare(reports[i].Place)
 	}
-	s.live.Add(storedReports(m.Reports) + memory.SizeOf(m.Notes))
-	q.notes.Put(s, m.Notes...)
+	at.seg.live.Add(storedReports(m.Reports))
+	q.keepNotes(at.seg, m.Notes)
 	q.index.Settled(m.Key, m.outcome(&queue.Settlement{
 		Attempt: m.Attempt, Next: m.Next, Hold: m.Hold, Unreached: m.Unreached, Wake: m.Wake, WakeLanes: m.WakeLanes,
 	}, at), m.At, reports...)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/sortie-mail/sortie/queue"
 	"github.com/sortie-mail/sortie/queue/memory"
@@ -21,7 +22,11 @@ type segment struct {
 	path   string
 	file   file
 	size   int64        // octets written; grows only while it is the newest, by the writer
+	hint   []byte       // of what was written so far; of the writer alone until the next segment is begun
 	live   atomic.Int64 // the sum of stored of the messages that are alive, counted before anybody is told of them
+
+	changed  time.Time // of the file, when it was opened
+	unhinted bool      // it cannot have a hint: it is damaged, or has records that say too little
 }
 
 func segmentPath(dir string, number uint64) string {

@@ -115,8 +115,7 @@ func (q *Queue) description(segment, at uint32) (kind string, text []byte, err e
 	h, text, err := s.description(int64(at), q.log.mark)
 	var damage damageError
 	if errors.As(err, &damage) {
-		r := scanner{seg: s, mark: q.log.mark}
-		if err := q.setAside(s, int64(at), r.resync(int64(at)), false, damage); err != nil {
+		if err := q.setRecordAside(s, int64(at), damage); err != nil {
 			q.logger.Error("a damaged region of the spool could not be set aside", "segment", s.path, "from", at, "error", err)
 		}
 		return "", nil, fmt.Errorf("disk: %s at %d: %s: %w", s.path, at, damage, memory.ErrDamaged)
@@ -125,6 +124,16 @@ func (q *Queue) description(segment, at uint32) (kind string, text []byte, err e
 		return "", nil, fmt.Errorf("disk: %s at %d: %w", s.path, at, err)
 	}
 	return h.kind, text, nil
+}
+
+// setRecordAside sets a damaged record aside, up to the next one.
+func (q *Queue) setRecordAside(s *segment, at int64, why damageError) error {
+	info, err := s.file.Stat() // its size is the writer's
+	if err != nil || at >= info.Size() {
+		return err
+	}
+	r := scanner{seg: &segment{file: s.file, size: info.Size()}, mark: q.log.mark}
+	return q.setAside(s, at, r.resync(at), false, why)
 }
 
 // description reads the description of the record at a place, which fails with a damageError where it is not as it was written.

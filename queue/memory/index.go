@@ -43,13 +43,13 @@ type Index struct {
 	held     int // entries that are held and not leased
 }
 
-// NewIndex makes an empty index of what is in a store. It keeps the words of messages that are to be leased soon in so many
+// NewIndex makes an empty index of what is in a store. Call Rebase once what a log says is in it. It keeps the words of messages that are to be leased soon in so many
 // octets of memory.
 func NewIndex(store Store, words int64) *Index {
 	x := &Index{
 		changed: make(chan struct{}, 1),
 		store:   store,
-		clock:   clock{base: time.Now()},
+		clock:   clock{base: time.Now().Round(0)}, // the times of records have no monotonic reading
 		several: map[uint32][]uint32{},
 		lanes:   map[string]*lane{},
 		pauses:  pauses{until: map[string]instant{}, now: never},

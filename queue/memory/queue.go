@@ -34,6 +34,7 @@ type Queue struct {
 func New() *Queue {
 	q := &Queue{mail: &mail{all: map[queue.ID]*stored{}}}
 	q.index = NewIndex(q.mail, 0)
+	q.index.Rebase(time.Now())
 	q.notes = NewNotes(func(id queue.ID) bool { _, _, ok := q.index.Place(id); return ok }, nil)
 	return q
 }
