@@ -43,7 +43,7 @@ func (s *suite) asEnqueued() {
 func asking(to ...string) queue.Envelope {
 	return queue.Envelope{
 		From: "me@src.test", To: queue.To(to...), EnvelopeID: "env<2>", Return: dsn.ReturnFull, UTF8: true,
-		Binary: true, RequireTLS: true, Priority: -3, DeliverBy: deliver.DeliverBy{Time: time.Now().Add(time.Hour), Notify: true, Trace: true},
+		Binary: true, RequireTLS: true, Anyway: true, Priority: -3, DeliverBy: deliver.DeliverBy{Time: time.Now().Add(time.Hour), Notify: true, Trace: true},
 	}
 }
 
