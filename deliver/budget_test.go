@@ -74,7 +74,7 @@ func (w *world) domains(t *testing.T, n int, behaviours ...lab.Behaviour) {
 }
 
 // However many hosts there is mail for, no more connections are open at once than are allowed, idle ones included; everybody
-// has a turn, in order, and waiting for it is no trouble with a host.
+// has a turn, and waiting for it is no trouble with a host.
 func TestConnectionsHaveABound(t *testing.T) {
 	inMemory(t, func(t *testing.T, w *world) {
 		const hosts, rounds, most = 12, 3, 4

@@ -26,8 +26,8 @@ const intakeWait = 10 * time.Second
 const firstPiece = 8 << 10
 
 // An intake is the budget of memory for bodies that come in. A message asks for more as it grows, so that a client that
-// sends slowly holds no more than twice what it has sent. Who has begun goes before who is to begin, and who is to begin
-// leaves them a quarter: else messages that hold memory and want more would keep each other waiting.
+// sends slowly holds no more than twice what it has sent. Who is to begin leaves a quarter to those who have begun: else
+// messages that hold memory and want more would keep each other waiting.
 type intake struct {
 	most int64 // negative is no limit
 
@@ -113,7 +113,7 @@ func (in *intake) ask(octets int64, begun bool) *claim {
 		in.growing = append(in.growing, c)
 		return c
 	}
-	if len(in.growing)+len(in.fresh) == 0 && in.used+octets <= in.room() {
+	if len(in.fresh) == 0 && in.used+octets <= in.room() {
 		in.used += octets
 		return nil
 	}
@@ -128,9 +128,7 @@ func (in *intake) room() int64 { return in.most - in.most/4 }
 // admit grants what there is room for, with mu held.
 func (in *intake) admit() {
 	in.growing = in.grant(in.growing, in.most)
-	if len(in.growing) == 0 {
-		in.fresh = in.grant(in.fresh, in.room())
-	}
+	in.fresh = in.grant(in.fresh, in.room())
 }
 
 // grant gives those who wait what they asked for, as long as no more than most octets are in use.
