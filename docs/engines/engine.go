@@ -52,7 +52,8 @@ var kinds = []kind{
 	{
 		name: "pebble", open: openPebble(nil),
 		settings: "Pebble 2.1.7, newest format; memtables of 64 MiB, four of them before writers stop, so that mail which is delivered soon " +
-			"dies in the log and no table is written for it; up to two compactions at once; its own commit pipeline shares fsyncs",
+			"dies in the log and no table is written for it; up to two compactions at once; its own commit pipeline shares fsyncs; damage that it " +
+			"finds in a table is told and does not end the process, as it does by default",
 		repair: "`pebble db check`, `pebble wal dump`; a damaged table is lost as a whole, a damaged MANIFEST means a new store and what a program can salvage",
 	},
 	{

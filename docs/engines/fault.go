@@ -241,7 +241,7 @@ func doFull(t task, r *result) error {
 	}
 	ctx, mount := context.Background(), t.Dir
 	t.Dir = filepath.Join(t.Dir, "spool")
-	t.Do, t.N, t.Patience = "stuff", 2*smallDisk/t.Size, 6*time.Second
+	t.Do, t.N, t.Patience = "stuff", 2*smallDisk/t.Size, 30*time.Second
 	first, err := t.do(ctx)
 	if err != nil {
 		return err
@@ -251,7 +251,7 @@ func doFull(t task, r *result) error {
 	ok, step := first.fares("settles and takes new mail at once")
 	r.Steps = append(r.Steps, step)
 	if !ok {
-		t.Do, t.N = "resume", n
+		t.Do, t.N, t.Patience = "resume", n, 12*time.Second
 		again, err := t.do(ctx)
 		if err != nil {
 			return err
@@ -265,15 +265,16 @@ func doFull(t task, r *result) error {
 	if err := unix.Mount("", mount, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", 8*smallDisk)); err != nil {
 		return err
 	}
-	t.Do = "list"
+	t.Do, t.Patience = "list", patience
 	left, err := t.do(ctx)
 	if err != nil {
 		return err
 	}
-	lost, _ := all.compare(&left.result)
 	if ok, step := left.fares(""); !ok {
 		r.Steps = append(r.Steps, "with more room it cannot be read: "+step)
+		return nil
 	}
+	lost, _ := all.compare(&left.result)
 	r.Steps = append(r.Steps, fmt.Sprintf("with more room %d are lost", lost))
 	return nil
 }

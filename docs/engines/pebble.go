@@ -43,6 +43,9 @@ func pebbleOptions() *pebble.Options {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		BytesPerSync:                1 << 20, // tables are written to disk as they grow, so that an fsync of the log does not wait for one
 		Logger:                      quiet{},
+		EventListener: &pebble.EventListener{ // the default ends the process
+			DataCorruption: func(info pebble.DataCorruptionInfo) { quiet{}.Errorf("%s", info) },
+		},
 	}
 }
 

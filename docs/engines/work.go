@@ -70,6 +70,9 @@ var errWrong = errors.New("it is not what was enqueued")
 // check reads a message and compares it with what was enqueued.
 func check(e engine, j job, size int) error {
 	meta, body, err := e.read(j)
+	if err == nil && len(body) != size {
+		err = fmt.Errorf("the body has %d octets instead of %d", len(body), size) // a queue knows that from its envelope
+	}
 	if err == nil && (!bytes.Equal(meta, metaOf(j.seq)) || !bytes.Equal(body, bodyOf(j.seq, size))) {
 		err = errWrong
 	}
