@@ -665,6 +665,12 @@ var breakages = []breakage{
 		breaks: altersMail(func(env *queue.Envelope, body []byte) []byte { env.Key = ""; return body }),
 	},
 	{
+		name: "takes a report for the message that has its key", caught: []string{"a report needs no key"},
+		breaks: altersSettlements(func(s *queue.Settlement) {
+			s.Reports = slices.DeleteFunc(s.Reports, func(r queue.Submission) bool { return r.Envelope.Key != "" })
+		}),
+	},
+	{
 		name:   "loses all when it is opened again",
 		caught: []string{"mail survives", "notes survive", "keys survive", "close waits for calls under way"},
 		kept:   true, folder: func(t testing.TB, _ *broken) string { return t.TempDir() },
