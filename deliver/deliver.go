@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sortie-mail/sortie/deliver/resolve"
+	"github.com/sortie-mail/sortie/deliver/shape"
 	"github.com/sortie-mail/sortie/dsn/reason"
 	"github.com/sortie-mail/sortie/route"
 )
@@ -58,6 +59,7 @@ type Deliverer struct {
 
 	Timeouts Timeouts
 	Limits   Limits
+	Sites    *shape.Rules // what the large providers take on a connection and in a transaction; nil is the embedded rules
 
 	// NoConversion fails a message that a host cannot take as it is (5.6.3, 5.6.7), where otherwise 8-bit text, headers in
 	// UTF-8 and lines over 998 octets are re-encoded for it. Signed parts are never re-encoded.

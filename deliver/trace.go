@@ -22,6 +22,20 @@ type Trace struct {
 	Outcome func(m *Message, o Outcome)
 }
 
+type answeredKey struct{}
+
+// WithAnswered gives the context of an attempt a function that is called, from the goroutine of the attempt, when a host has
+// answered for a recipient, yes or no: the attempt is none that hangs. It must return quickly, and may be called again.
+func WithAnswered(ctx context.Context, f func()) context.Context {
+	return context.WithValue(ctx, answeredKey{}, f)
+}
+
+// answered gives that function; nil where there is none.
+func answered(ctx context.Context) func() {
+	f, _ := ctx.Value(answeredKey{}).(func())
+	return f
+}
+
 func (t *Trace) lookups(ctx context.Context) context.Context {
 	if t.Lookup == nil {
 		return ctx

@@ -42,7 +42,7 @@ func (t *transaction) perform() *Error {
 	}
 	defer body.close()
 	t.s.served++
-	x := transfer{peer: &t.s.peer, form: &t.form, rcpts: t.waiting, lmtp: t.s.key.protocol == route.LMTP, judge: t}
+	x := transfer{peer: &t.s.peer, form: &t.form, rcpts: t.waiting, lmtp: t.s.key.protocol == route.LMTP, judge: t, told: answered(t.s.ctx)}
 	x.begin()
 	t.s.together = t.form.by == byChunk
 	if e = t.s.play(&x, &t.d.set.timeouts, body); e == nil {

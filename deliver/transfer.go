@@ -16,6 +16,7 @@ type transfer struct {
 	rcpts []*Outcome
 	lmtp  bool // a reply for each recipient follows the message (RFC 2033, section 4.2)
 	judge judge
+	told  func() // is told when a host answers for a recipient; nil where nobody is
 
 	state  transferState
 	said   step // the next command of the envelope
@@ -269,6 +270,10 @@ func (t *transfer) hearMail(reply dsn.Reply) {
 }
 
 func (t *transfer) hearRcpt(reply dsn.Reply, o *Outcome) {
+	if t.told != nil {
+		t.told()
+		t.told = nil
+	}
 	switch {
 	case t.refused != nil: // what comes after says nothing new
 	case reply.Code < 300:

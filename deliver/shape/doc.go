@@ -4,9 +4,9 @@
 // The types to know are [Rules], which name sites and know what the large providers take; [Shaper], which lets attempts begin,
 // learns from what became of them, and shows what it decided and why; and [State], which is what it shows.
 //
-//	shaper := new(shape.Shaper)                              // with the embedded rules
-//	site := shaper.Site([]string{"gmail-smtp-in.l.google.com"}, "") // "google"
-//	if shaper.Begin(site) == shape.Go {
+//	shaper := new(shape.Shaper)                                           // with the embedded rules
+//	site := shaper.Rules.Site([]string{"gmail-smtp-in.l.google.com"}) // "google"
+//	if verdict, again := shaper.Begin(site); verdict == shape.Go {
 //		start := time.Now()
 //		… // deliver
 //		shaper.End(site, shape.Result{News: shape.Took, Began: start})

@@ -16,7 +16,7 @@ func ExampleShaper() {
 		return
 	}
 	shaper := &shape.Shaper{Rules: rules}
-	site := shaper.Site([]string{"mx1.partner.example", "mx2.partner.example"}, "")
+	site := rules.Site([]string{"mx1.partner.example", "mx2.partner.example"})
 	if verdict, _ := shaper.Begin(site); verdict == shape.Go {
 		start := time.Now()
 		// … and here it delivers

@@ -14,44 +14,11 @@ const from = " from "
 // longestName is how many octets a name has that is made of hosts, about.
 const longestName = 100
 
-// Site names the site of a domain by the names of its MX hosts, in any order, and the source address; "" is the system's choice.
-// Where all of the hosts are those of one rule it is the rule's name, else one made of the hosts: "(mx1|mx2).example.com". A domain
-// without MX records is its own host. The name is stable, one word of lower case but for " from " and a source address, and
-// no longer than logs like it.
-func (r *Rules) Site(hosts []string, source string) string {
-	return withSource(r.orEmbedded().site(hosts), source)
-}
-
-// Smarthost names the site of a smarthost: its host and port, with the user where one logs in, since what it takes is a
-// matter of the account. Without a port, host is the path of a socket.
-func (r *Rules) Smarthost(user, host, port, source string) string {
-	name := net.JoinHostPort(tidy(host), tidy(port))
-	if port == "" {
-		name = "unix:" + tidy(host)
-	}
-	if user != "" {
-		name = tidy(user) + "@" + name
-	}
-	return withSource(name, source)
-}
-
-func withSource(name, source string) string {
-	if source == "" {
-		return name
-	}
-	return name + from + source
-}
-
-// hostOf gives the host of a smarthost's site, and whether it is one: names of other sites have no colon.
-func hostOf(name string) (host string, isSmarthost bool) {
-	i := strings.LastIndexByte(name, ':')
-	if i < 0 {
-		return "", false
-	}
-	return name[strings.LastIndexByte(name[:i], '@')+1 : i], true
-}
-
-func (r *Rules) site(hosts []string) string {
+// Site names the site of a domain by the names of its MX hosts, in any order. Where all of the hosts are those of one rule it is
+// the rule's name, else one made of the hosts: "(mx1|mx2).example.com". A domain without MX records is its own host. The name is
+// stable, one word in lower case, and no longer than logs like it.
+func (r *Rules) Site(hosts []string) string {
+	r = r.orEmbedded()
 	if len(hosts) == 1 { // which is what nearly always is
 		host := lower(hosts[0])
 		if name := r.provider(host); name != "" {
@@ -69,6 +36,36 @@ func (r *Rules) site(hosts []string) string {
 		return name
 	}
 	return nameOf(set)
+}
+
+// Smarthost names the site of a smarthost: its host and port, with the user where one logs in, since what it takes is a
+// matter of the account. Without a port, host is the path of a socket.
+func Smarthost(user, host, port string) string {
+	name := net.JoinHostPort(tidy(host), tidy(port))
+	if port == "" {
+		name = "unix:" + tidy(host)
+	}
+	if user != "" {
+		name = tidy(user) + "@" + name
+	}
+	return name
+}
+
+// From names a site as it is seen from a source address of ours: each has limits of its own. "" is the system's choice.
+func From(site, source string) string {
+	if source == "" {
+		return site
+	}
+	return site + from + source
+}
+
+// hostOf gives the host of a smarthost's site, and whether it is one: names of other sites have no colon.
+func hostOf(name string) (host string, isSmarthost bool) {
+	i := strings.LastIndexByte(name, ':')
+	if i < 0 {
+		return "", false
+	}
+	return name[strings.LastIndexByte(name[:i], '@')+1 : i], true
 }
 
 // providerOfAll gives the provider of a set of hosts, where it is one: a stranger can put a provider's host among others.

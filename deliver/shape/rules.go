@@ -91,7 +91,7 @@ func (r *Rules) Sites() []string {
 	return slices.Sorted(maps.Keys(r.orEmbedded().limits))
 }
 
-// Limits gives what a site gets, by the name that Site or Smarthost gave it.
+// Limits gives what a site gets, by the name that Site, Smarthost or From gave it.
 func (r *Rules) Limits(site string) Limits {
 	r = r.orEmbedded()
 	name, _, _ := strings.Cut(site, from)

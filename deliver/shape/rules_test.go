@@ -97,10 +97,10 @@ func TestEachRuleMatchesARealHost(t *testing.T) {
 	var rules *shape.Rules
 	for site, hosts := range real {
 		for _, host := range hosts {
-			assert.Equal(t, site, rules.Site([]string{host}, ""), host)
-			assert.Equal(t, site, rules.Site([]string{strings.ToUpper(host) + "."}, ""), host)
+			assert.Equal(t, site, rules.Site([]string{host}), host)
+			assert.Equal(t, site, rules.Site([]string{strings.ToUpper(host) + "."}), host)
 		}
-		assert.Equal(t, site, rules.Site(hosts, ""), "all of them are one site")
+		assert.Equal(t, site, rules.Site(hosts), "all of them are one site")
 		assert.Positive(t, rules.Limits(site).Connections)
 	}
 	named := slices.DeleteFunc(rules.Sites(), func(s string) bool { return s == "default" || s == "smarthost" })
@@ -130,12 +130,12 @@ func TestNames(t *testing.T) {
 	}
 	var rules *shape.Rules
 	for _, test := range tests {
-		assert.Equal(t, test.want, rules.Site(test.hosts, test.source))
+		assert.Equal(t, test.want, shape.From(rules.Site(test.hosts), test.source))
 	}
-	assert.Equal(t, "mail.isp.test:587", rules.Smarthost("", "Mail.ISP.test", "587", ""))
-	assert.Equal(t, "ann@corp.test@mail.isp.test:587 from 192.0.2.7", rules.Smarthost("ann@corp.test", "mail.isp.test", "587", "192.0.2.7"))
-	assert.Equal(t, "[2001:db8::1]:25", rules.Smarthost("", "2001:db8::1", "25", ""))
-	assert.Equal(t, "unix:/run/lmtp", rules.Smarthost("", "/run/lmtp", "", ""))
+	assert.Equal(t, "mail.isp.test:587", shape.Smarthost("", "Mail.ISP.test", "587"))
+	assert.Equal(t, "ann@corp.test@mail.isp.test:587 from 192.0.2.7", shape.From(shape.Smarthost("ann@corp.test", "mail.isp.test", "587"), "192.0.2.7"))
+	assert.Equal(t, "[2001:db8::1]:25", shape.Smarthost("", "2001:db8::1", "25"))
+	assert.Equal(t, "unix:/run/lmtp", shape.Smarthost("", "/run/lmtp", ""))
 	assert.Equal(t, 50, rules.Limits("ann@corp.test@mail.isp.test:587 from 192.0.2.7").Connections)
 }
 
@@ -150,7 +150,7 @@ func TestNamesOfStrangeHosts(t *testing.T) {
 	other[99] = "y.example.com"
 	names := map[string]bool{}
 	for _, hosts := range [][]string{long, other, {"a\x00b.test"}, {"a\nb.test"}, {"a b.test"}, {"ä.test"}, {"a|b.test"}, {"a.test", "b\r.test"}, {""}} {
-		name := rules.Site(hosts, "")
+		name := rules.Site(hosts)
 		assert.LessOrEqual(t, len(name), 130)
 		assert.Empty(t, strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-_?|()[]~"), "%q", name)
 		assert.False(t, names[name], "%q stands for other hosts too", name)
@@ -172,10 +172,10 @@ esp      smtp.esp.test                   connections=1000
 	require.NoError(t, err)
 	assert.Equal(t, shape.Limits{Connections: 5, Messages: 50, Recipients: 100, PerSecond: 10, PerMinute: 100, PerHour: 1000}, rules.Limits("google"))
 	assert.Equal(t, rules.Limits("google"), rules.Limits("google from 192.0.2.7"), "each source address has all of it")
-	assert.Equal(t, "partner", rules.Site([]string{"mx.partner.test", "a.b.partner.net"}, ""))
+	assert.Equal(t, "partner", rules.Site([]string{"mx.partner.test", "a.b.partner.net"}))
 	assert.Equal(t, shape.Limits{Connections: 2, Messages: 3, Recipients: 4}, rules.Limits("partner"))
-	assert.Equal(t, "yahoo", rules.Site([]string{"aspmx.l.google.com"}, ""))
-	assert.Equal(t, "tiny", rules.Site([]string{"mx.tiny.google.com"}, ""), "what says more counts")
+	assert.Equal(t, "yahoo", rules.Site([]string{"aspmx.l.google.com"}))
+	assert.Equal(t, "tiny", rules.Site([]string{"mx.tiny.google.com"}), "what says more counts")
 	assert.Equal(t, shape.Limits{Messages: 20, Recipients: 50}, rules.Limits("yahoo"))
 	assert.Equal(t, shape.Limits{Connections: 7, Recipients: 50}, rules.Limits("mx.other.test"))
 	assert.Equal(t, shape.Limits{Connections: 50, Recipients: 9}, rules.Limits("mail.isp.test:25"))
@@ -244,7 +244,7 @@ func FuzzParse(f *testing.F) {
 			assert.Contains(t, err.Error(), "fuzz")
 			return
 		}
-		for _, site := range append(rules.Sites(), rules.Site([]string{host}, ""), rules.Smarthost("u", host, "25", "")) {
+		for _, site := range append(rules.Sites(), rules.Site([]string{host}), shape.Smarthost("u", host, "25")) {
 			l := rules.Limits(site)
 			for _, n := range []int{l.Connections, l.Messages, l.Recipients, int(l.PerSecond), int(l.PerMinute), int(l.PerHour)} {
 				assert.GreaterOrEqual(t, n, 0)

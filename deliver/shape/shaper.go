@@ -52,14 +52,14 @@ func (v Verdict) String() string { return verdictNames[v] }
 // News is what an attempt says about its site.
 type News uint8
 
-// The news.
+// The news. Of several that one attempt brings, for several recipients, the last in this order counts.
 const (
 	Nothing     News = iota // it was not made, or ended for a reason of its own
-	Answered                // a host answered, and what it said is about the recipients or the message
-	Took                    // a host took mail
-	Refused                 // a host takes no mail now, or none of ours
-	SlowDown                // a host asks for less at once, or in a time
 	Unreachable             // no host answered
+	Answered                // a host answered, and what it said is about the recipients or the message
+	Refused                 // a host takes no mail now, or none of ours
+	Took                    // a host took mail
+	SlowDown                // a host asks for less at once, or in a time
 )
 
 // A Result is what became of an attempt.
@@ -77,9 +77,6 @@ type Room struct {
 	Down   bool      // the site is down: at most one may ask whether it is back
 	Proven bool      // the site has taken mail, and was not down since
 }
-
-// Site names the site of a domain's MX hosts, as [Rules.Site].
-func (sh *Shaper) Site(hosts []string, source string) string { return sh.Rules.Site(hosts, source) }
 
 // Ask gives how many attempts may begin at a site, where leased are under way or about to begin.
 func (sh *Shaper) Ask(name string, leased int) Room {
@@ -123,12 +120,13 @@ func (sh *Shaper) End(name string, r Result) {
 		return
 	}
 	before := s.limit
-	changed := s.end(now, &r)
+	if !s.end(now, &r) {
+		sh.mu.Unlock()
+		return
+	}
 	state := *s
 	sh.mu.Unlock()
-	if changed {
-		sh.tell(name, &state, before, &r)
-	}
+	sh.tell(name, &state, before, &r)
 }
 
 // Again makes the next attempt ask, of all sites that are down: something has changed on our side.
