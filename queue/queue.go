@@ -76,6 +76,11 @@ type Ask struct {
 	Site       string // to which the lane belongs, see [Settlement]; "" where none is known
 	Leased     int    // entries of the lane that are leased now
 	SiteLeased int    // entries of all lanes of the site that are
+
+	// Of the message whose turn it is in the lane:
+	Accepted time.Time
+	Timed    bool // it has an [Envelope.DeliverBy], as far as the backend remembers
+	Attempts int  // made for it in the lane
 }
 
 // A Grant is the answer. Where there is no room, the lane is asked about again when one of its leases is settled or at the

@@ -268,11 +268,11 @@ func (x *Index) change(n uint32, e *entry, op Op, why string, now instant, all [
 		e.dueAt(now)
 	case Retry:
 		e.dueAt(now)
-		l.paused = never
+		l.paused, l.again = never, never
 	case Fail:
 		x.setWhy(e, failing, why)
 		e.dueAt(now)
-		l.paused = never
+		l.paused, l.again = never, never
 	case Lapse:
 		x.endLease(e)
 		e.count()

@@ -118,6 +118,9 @@ func (x *Index) add(p Placed) {
 	m.move(p.Place)
 	if !p.Bare {
 		m.sender = SenderOf(p.Envelope.From)
+		if !p.Envelope.DeliverBy.Time.IsZero() {
+			m.flags |= timed
+		}
 		x.cache.add(id, p.Message, p.Place, len(p.Entries))
 	}
 	x.order.put(id, n)

@@ -157,7 +157,7 @@ func (x *Index) place(l *lane) {
 // reached makes the entries due that wait because of the destination. It looks through the lane where there are such, and makes
 // sure that there are none the next time.
 func (x *Index) reached(l *lane, now instant) {
-	l.paused = never
+	l.paused, l.again = never, never
 	if l.unreached == 0 {
 		return
 	}

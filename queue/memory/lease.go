@@ -84,7 +84,7 @@ func (x *Index) serve(l *lane, now time.Time, at instant, room func(queue.Ask) q
 		x.stand(l)
 		return 0
 	default:
-		if g := room(l.ask()); g.N < 1 {
+		if g := room(x.ask(l, x.entries.at(x.best(l, at)))); g.N < 1 {
 			x.refuse(l, g, now)
 			return 0
 		}

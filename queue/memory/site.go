@@ -61,9 +61,13 @@ func (x *Index) exit(l *lane) {
 	}
 }
 
-// ask is the question that the caller's room answers.
-func (l *lane) ask() queue.Ask {
-	a := queue.Ask{Lane: l.name, Leased: int(l.leased)}
+// ask is the question that the caller's room answers, where it is the turn of e.
+func (x *Index) ask(l *lane, e *entry) queue.Ask {
+	m := x.messageOf(e)
+	a := queue.Ask{
+		Lane: l.name, Leased: int(l.leased),
+		Accepted: x.clock.time(m.accepted), Timed: m.flags&timed != 0, Attempts: int(e.attempts),
+	}
 	if l.site != nil {
 		a.Site, a.SiteLeased = l.site.name, l.site.leased
 	}

@@ -29,6 +29,7 @@ type place struct{ segment, record, body, sum uint32 }
 const (
 	inFile uint8 = 1 << iota // its body is in a file of its own
 	moving                   // it is being written anew
+	timed                    // its sender has set a time for it
 )
 
 type entry struct {
