@@ -30,7 +30,11 @@ func (l *Lease) late(now time.Time) bool {
 
 // expires is when the message is given up: at the end of its lifetime, or as soon as it is of no use any more.
 func (a *attempt) expires() time.Time {
-	expires, by := a.r.Schedule.expires(a.lease.Accepted), &a.lease.Envelope.DeliverBy
+	return a.r.Schedule.expiresBy(a.lease.Accepted, &a.lease.Envelope.DeliverBy)
+}
+
+func (s *Schedule) expiresBy(accepted time.Time, by *deliver.DeliverBy) time.Time {
+	expires := s.expires(accepted)
 	if !by.Time.IsZero() && !by.Notify && by.Time.Before(expires) {
 		return by.Time
 	}
@@ -40,10 +44,14 @@ func (a *attempt) expires() time.Time {
 // late is when the sender is told that the message is late: at the time that it named, else when the Schedule says; the zero
 // time is never. It is told once, so that of the two the sender's own time counts.
 func (a *attempt) late() time.Time {
-	if by := &a.lease.Envelope.DeliverBy; !by.Time.IsZero() && by.Notify {
+	return a.r.Schedule.lateBy(a.lease.Accepted, &a.lease.Envelope.DeliverBy)
+}
+
+func (s *Schedule) lateBy(accepted time.Time, by *deliver.DeliverBy) time.Time {
+	if !by.Time.IsZero() && by.Notify {
 		return by.Time
 	}
-	return a.r.Schedule.late(a.lease.Accepted)
+	return s.late(accepted)
 }
 
 // decideOverdue fails what is of no use any more, without another try. The words of the last one tell why it did not arrive.

@@ -24,8 +24,7 @@ const maxFailing = 100
 // lanes is what a Runner knows of the lanes that it works in: how many attempts each may have at once, and whether
 // mail waits for its destination. The zero value is ready once max is set.
 type lanes struct {
-	max     int
-	crowded func() bool // most slots are taken
+	max int
 
 	mu    sync.Mutex
 	known map[string]*laneState // guarded by mu
@@ -37,10 +36,16 @@ type laneState struct {
 	proven  bool            // one of them had success
 	limit   int             // attempts at once
 	unknown bool            // mail may wait that any success is good news for: since before the lane was known, or for its route
+	hung    bool            // the newest attempt that said something of it ended without a word of a host
 	failing map[string]bool // the ways by which mail could not go, that waits for the destination therefore
 	woken   time.Time       // when the lane was last woken
 	pause   time.Duration   // how long it is not woken again
 	used    time.Time
+
+	site   string    // where its mail went first, the last time; "" where that is not known
+	mixed  time.Time // until when it is remembered that its mail goes to several sites
+	direct string    // the site of its own hosts
+	looked time.Time // when that was looked up
 }
 
 // news is what an attempt says about its lane.
@@ -48,25 +53,28 @@ type news struct {
 	good   []*group // took mail
 	bad    []*group // left mail waiting for the destination
 	nobody bool     // no host of any of them could be reached
+	silent bool     // no host said anything to any of them
 	lost   bool     // mail waits because no route could be found
 }
 
-// room is LeaseRequest.Room. In a crowd a lane that has proven nothing has one attempt: thousands that hang together shall leave
-// room for others for as long as they can.
-func (ls *lanes) room(ask Ask) Grant {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	limit, proven := min(startConcurrency, ls.max), false
-	if s := ls.known[ask.Lane]; s != nil {
-		limit, proven = s.limit, s.proven
-	}
-	if !proven && ls.crowded() {
-		limit = 1
-	}
-	return Grant{N: limit - ask.Leased}
+// A standing is how a lane stands.
+type standing struct {
+	limit  int  // attempts at once
+	proven bool // its destination has taken mail
+	hung   bool // its destination said nothing the last time
 }
 
-func (ls *lanes) begin(lane string) {
+func (ls *lanes) standing(lane string) standing {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if s := ls.known[lane]; s != nil {
+		return standing{s.limit, s.proven, s.hung}
+	}
+	return standing{limit: min(startConcurrency, ls.max)}
+}
+
+// begin notes that an attempt begins in a lane, and tells whether the lane has proven anything.
+func (ls *lanes) begin(lane string) (proven bool) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	s := ls.known[lane]
@@ -77,6 +85,61 @@ func (ls *lanes) begin(lane string) {
 	}
 	s.active++
 	s.used = time.Now()
+	return s.proven
+}
+
+// site is where the mail of a lane goes first, as far as it is known and all of it goes there, and how many of its entries are leased.
+func (ls *lanes) site(ask *Ask) (site string, leased int) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	s := ls.known[ask.Lane]
+	switch {
+	case s == nil || s.site == "" || s.site == ask.Site:
+		site, leased = ask.Site, ask.SiteLeased
+	default:
+		site, leased = s.site, ask.Leased
+	}
+	if s != nil && time.Now().Before(s.mixed) {
+		return "", 0
+	}
+	return site, leased
+}
+
+// goes notes where mail of a lane goes first, and reports whether all of it goes there, as far as is known. "" is mail that has other
+// ways too: what is said about one site is not said about it.
+func (ls *lanes) goes(lane, site string) (alone bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	s := ls.known[lane]
+	if s == nil {
+		return false
+	}
+	now := time.Now()
+	if site == "" || (s.site != "" && s.site != site) {
+		s.mixed = now.Add(siteMemory)
+	}
+	if s.site != site {
+		s.site = site
+	}
+	return !now.Before(s.mixed)
+}
+
+// directSite is the site of a lane's own hosts; "" where it is to be looked up.
+func (ls *lanes) directSite(lane string) string {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if s := ls.known[lane]; s != nil && time.Since(s.looked) < siteMemory {
+		return s.direct
+	}
+	return ""
+}
+
+func (ls *lanes) setDirectSite(lane, site string) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if s := ls.known[lane]; s != nil {
+		s.direct, s.looked = site, time.Now()
+	}
 }
 
 func (ls *lanes) end(lane string) {
@@ -102,7 +165,8 @@ func (ls *lanes) learn(lane string, n *news) (wake bool) {
 	if trouble && n.nobody {
 		s.pause = min(s.pause, wakePause) // when it is back, that is news
 	}
-	s.proven = s.proven || success
+	s.proven = success || (s.proven && !(trouble && n.nobody))
+	s.hung = !success && ((trouble && n.silent) || (s.hung && !trouble))
 	return success && s.wake(n.good, time.Now())
 }
 

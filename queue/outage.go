@@ -8,18 +8,12 @@ import (
 	"github.com/sortie-mail/sortie/deliver"
 )
 
-// Bounds on how long a destination that could not be reached is not asked again.
-const (
-	firstOutage = 30 * time.Second
-	maxOutage   = 10 * time.Minute
-)
-
 // outageMemory is how long it is remembered that a destination could not be reached: longer than mail waits for it.
 const outageMemory = 6 * time.Hour
 
-// outages are the destinations that could not be reached a moment ago. What comes due for one of them meanwhile is put
-// off without a connection, with what the last one found out: a thousand messages do not each wait for the timeout. The
-// zero value is ready.
+// outages are the destinations that could not be reached a moment ago, and the lanes that wait for them. Whether one may be asked
+// again its Shaper says; what comes due for it meanwhile is put off without a connection, with what the last one found out. The zero
+// value is ready.
 type outages struct {
 	mu    sync.Mutex
 	known map[string]*outage // guarded by mu
@@ -27,10 +21,7 @@ type outages struct {
 }
 
 type outage struct {
-	until   time.Time
-	asked   time.Time // until when the answer of an attempt that asks again is awaited
 	since   time.Time // of the try that found out
-	length  time.Duration
 	outcome deliver.Outcome
 	back    bool // it was reached again; what waits for it is kept until it took mail
 
@@ -38,32 +29,16 @@ type outage struct {
 	width int             // how many of them were woken at once
 }
 
-// askTime is how long one attempt alone asks whether a destination is back, while others are put off.
-const askTime = time.Minute
-
 // maxWaiting is how many lanes are known to wait for a destination; the others wait for their time.
 const maxWaiting = 10_000
 
-// A standing is how a destination stands.
-type standing uint8
-
-const (
-	open  standing = iota // nothing is known against it
-	asked                 // it was away: the caller is to ask whether it is back
-	away                  // it is not to be asked now
-)
-
-// during gives how a destination stands, and what is known of one that is away.
-func (o *outages) during(destination string, now time.Time) (standing, deliver.Outcome) {
+// lastWords gives what is known of a destination that is away.
+func (o *outages) lastWords(destination string) deliver.Outcome {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	known := o.known[destination]
-	if known == nil || known.back {
-		return open, deliver.Outcome{}
-	}
-	if !now.Before(known.until) && !now.Before(known.asked) {
-		known.asked = now.Add(askTime)
-		return asked, deliver.Outcome{}
+	if known == nil {
+		return deliver.Outcome{Status: "4.4.1", Stage: deliver.StageConnect, Detail: "not tried now, because its hosts could not be reached"}
 	}
 	out := known.outcome
 	why := out.Detail
@@ -71,7 +46,7 @@ func (o *outages) during(destination string, now time.Time) (standing, deliver.O
 		why = out.Reply.String()
 	}
 	out.Detail = fmt.Sprintf("not tried now, because at %s: %s", known.since.UTC().Format("15:04:05 MST"), why)
-	return away, out
+	return out
 }
 
 // join notes that mail of a lane waits for a destination. It reports true where that is back already, and nobody will wake
@@ -103,9 +78,8 @@ func (a *attempt) joinOutages() (back bool) {
 	return back
 }
 
-// begin notes that a destination could not be reached. It is left alone for longer each time, and never for longer than
-// the message that found out waits.
-func (o *outages) begin(destination string, outcome *deliver.Outcome, wait time.Duration) {
+// begin notes that a destination could not be reached.
+func (o *outages) begin(destination string, outcome *deliver.Outcome) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := time.Now()
@@ -115,15 +89,10 @@ func (o *outages) begin(destination string, outcome *deliver.Outcome, wait time.
 		known = &outage{}
 		o.known[destination] = known
 	}
-	if now.Before(known.until) || (!outcome.Start.IsZero() && outcome.Start.Before(known.since)) {
-		return // found out by another attempt at the same time
-	}
 	if known.back {
-		known.back, known.length, known.width = false, 0, 0
+		known.back, known.width = false, 0
 	}
-	known.length = min(max(2*known.length, firstOutage), maxOutage)
-	known.since, known.until, known.asked = now, now.Add(min(known.length, wait)), time.Time{}
-	known.outcome = *outcome
+	known.since, known.outcome = now, *outcome
 	known.outcome.Tried = nil
 }
 
@@ -132,7 +101,7 @@ func (o *outages) end(destination string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if known := o.known[destination]; known != nil {
-		known.back, known.until = true, time.Time{}
+		known.back = true
 	}
 }
 
@@ -162,15 +131,6 @@ func (o *outages) waiting(destination, lane string, most int) (lanes []string) {
 		delete(o.known, destination)
 	}
 	return lanes
-}
-
-// again makes the next attempt ask, whatever is known.
-func (o *outages) again() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, known := range o.known {
-		known.until, known.asked = time.Time{}, time.Time{}
-	}
 }
 
 // forget drops what ended long ago, with mu held.

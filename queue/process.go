@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/deliver/shape"
 	"github.com/sortie-mail/sortie/dsn"
+	"github.com/sortie-mail/sortie/dsn/reason"
 	"github.com/sortie-mail/sortie/route"
 )
 
@@ -23,6 +25,9 @@ type attempt struct {
 	ctx      context.Context // ends with AttemptTime, or when the Runner is told to put everything back
 	rerouted uint64          // Runner.reroute when the routes were asked for
 	early    bool            // Reroute caused it
+	waiter   *waiter         // its place in the crowd; nil where its lane has proven something
+	cut      context.CancelCauseFunc
+	site     string // where all of its mail goes first, as that of the lane did before; "" where that is not known
 
 	groups   []group
 	ways     []string          // the route of each recipient as text: alike where mail goes the same way
@@ -38,20 +43,28 @@ type attempt struct {
 type group struct {
 	route       route.Route
 	way         string
-	destination string // what an outage of it is about
-	shared      bool   // with other lanes
+	first       *route.Hop // that leads to hosts; nil where none does
+	site        string     // of that hop; "" where there is none
+	further     bool       // other hops may take what the first one's hosts cannot be reached for
+	destination string     // what an outage of it is about
 	members     []int
 	waits       bool // for the destination to be back
 	putOff      bool // without a try
 }
 
-// process makes the attempt of a lease and settles it.
-func (r *Runner) process(l Lease) {
+// process makes the attempt of a lease and settles it. w is its place in the crowd, or nil.
+func (r *Runner) process(l Lease, w *waiter) {
 	ctx, cancel := context.WithTimeout(r.work, r.AttemptTime)
 	defer cancel()
+	cut := context.CancelCauseFunc(nil)
+	if w != nil {
+		ctx, cut = context.WithCancelCause(ctx)
+		defer cut(nil)
+		ctx = deliver.WithAnswered(ctx, func() { r.crowd.leave(w) })
+	}
 	n := len(l.Envelope.To)
 	a := &attempt{
-		r: r, lease: &l, ctx: ctx, rerouted: r.reroute.Load(), early: r.early.caused(&l),
+		r: r, lease: &l, ctx: ctx, waiter: w, cut: cut, rerouted: r.reroute.Load(), early: r.early.caused(&l),
 		ways: make([]string, n), outcomes: make([]deliver.Outcome, n), untried: make([]bool, n), away: make([]bool, n),
 	}
 	a.decide()
@@ -97,6 +110,7 @@ func (a *attempt) decideAll(result deliver.Result, status dsn.Status, detail str
 func (a *attempt) deliver() {
 	a.refuseSuppressed()
 	a.group()
+	a.locate()
 	if len(a.groups) == 1 {
 		a.deliverGroup(&a.groups[0])
 		return
@@ -150,39 +164,67 @@ func (a *attempt) group() {
 	}
 }
 
-// newGroup names what an outage of the group's route is about: nothing but the route where it leads to smarthosts alone, else
-// the domain too.
+// newGroup finds where a group's mail goes first.
 func newGroup(lane string, rt route.Route, way string) group {
-	g := group{route: rt, way: way, destination: lane + " " + way}
-	for i := range rt.Hops {
-		switch rt.Hops[i].Kind {
-		case route.MX:
-			g.shared = false
-			return g
-		case route.Smarthost:
-			g.shared = true
-		}
-	}
-	if g.shared {
+	p := placeOf(rt)
+	g := group{route: rt, way: way, first: p.hop, further: p.further, destination: lane + " " + way}
+	if p.allHosts {
 		g.destination = way
 	}
 	return g
 }
 
-func (a *attempt) deliverGroup(g *group) {
-	is := a.standing(g)
-	if is == away {
-		return
+// locate names the sites of the groups, and notes where the lane's mail goes. An outage is one of the site, or where other hops may take
+// over one of the whole route: of nothing but the route where it leads to smarthosts alone, else of the domain too.
+func (a *attempt) locate() {
+	for k := range a.groups {
+		g := &a.groups[k]
+		if g.first == nil {
+			continue
+		}
+		g.site = a.siteOf(g.first)
+		alone := g.site
+		if g.further {
+			alone = ""
+		} else {
+			g.destination = g.site
+		}
+		if a.site = ""; a.r.lanes.goes(a.lease.Lane, alone) {
+			a.site = alone
+		}
 	}
-	if g.shared {
-		if !a.r.gates.enter(a.ctx, g.destination) {
+}
+
+// deliverGroup hands a group to the Deliverer, when its turn comes at the site and where that is not down; but the only try of a
+// message is always a real one.
+func (a *attempt) deliverGroup(g *group) {
+	entered := false
+	if g.first != nil {
+		switch v := a.enter(g); {
+		case v == shape.Full:
 			a.turnAway(g)
 			return
-		}
-		defer a.r.gates.leave(g.destination)
-		if is == open && a.standing(g) == away { // found out while this waited for its turn
+		case v != shape.Down:
+			entered = true
+		case !g.further && !a.isOnlyTry():
+			a.putOff(g)
 			return
 		}
+	}
+	if g.further && !a.isOnlyTry() {
+		switch v, _ := a.r.ways.Begin(g.destination); v {
+		case shape.Down:
+			a.leave(g, entered, shape.Result{})
+			a.putOff(g)
+			return
+		case shape.Go, shape.Probe:
+			defer func() { a.r.ways.End(g.destination, a.learnWay(g)) }()
+		}
+	}
+	r := shape.Result{Began: time.Now(), Wait: a.r.Schedule.wait(a.step(), reason.RetryNormal)}
+	defer func() { a.leave(g, entered, r) }()
+	if a.waiter != nil {
+		a.r.crowd.started(a.waiter, a.cut)
 	}
 	outcomes := a.callDeliverer(g.route, a.message(g.members))
 	for k, i := range g.members {
@@ -191,31 +233,52 @@ func (a *attempt) deliverGroup(g *group) {
 			a.untried[i], a.away[i] = true, true
 		}
 	}
+	if g.first != nil && a.r.work.Err() == nil { // what was cut short by the end of the Runner says nothing
+		r.News, r.Words = g.news(outcomes)
+		a.noteOutage(g, outcomes)
+	}
 }
 
-// standing tells how the group's destination stands. Where it is away, the group is decided by what is known of it; but the only
-// try of a message is always a real one.
-func (a *attempt) standing(g *group) standing {
-	now := time.Now()
-	if a.lease.Attempts == 0 && !now.Before(a.r.Schedule.expires(a.lease.Accepted)) {
-		return open
+// enter begins the attempt at the group's site. What is late does not wait for its turn.
+func (a *attempt) enter(g *group) shape.Verdict {
+	return a.r.gates.enter(a.ctx, g.site, !a.isPressing(time.Now()))
+}
+
+func (a *attempt) leave(g *group, entered bool, r shape.Result) {
+	if entered {
+		a.r.gates.leave(g.site, r)
 	}
-	is, known := a.r.down.during(g.destination, now)
-	if is != away {
-		return is
-	}
+}
+
+// isPressing reports whether its sender is to be told of a delay, or of the end, or has been told.
+func (a *attempt) isPressing(now time.Time) bool {
+	is, _ := a.r.Schedule.pressing(now, a.lease.Accepted, &a.lease.Envelope.DeliverBy)
+	return is
+}
+
+// isOnlyTry reports whether a message is tried for the first and the last time.
+func (a *attempt) isOnlyTry() bool {
+	return a.lease.Attempts == 0 && !time.Now().Before(a.r.Schedule.expires(a.lease.Accepted))
+}
+
+// putOff decides a group without a try by what is known of its destination.
+func (a *attempt) putOff(g *group) {
+	g.putOff = true
+	known := a.r.down.lastWords(g.destination)
 	for _, i := range g.members {
 		a.outcomes[i], a.untried[i] = known, true
 		a.outcomes[i].Recipient, a.outcomes[i].Route = a.lease.Envelope.To[i].Address, g.route
+		if known.Hop.Kind != g.first.Kind {
+			a.outcomes[i].Hop = *g.first
+		}
 	}
-	return away
 }
 
 // turnAway decides a group whose turn does not come now.
 func (a *attempt) turnAway(g *group) {
 	for _, i := range g.members {
 		a.untried[i], a.away[i] = true, true
-		a.outcomes[i] = undecidedOne(a.lease.Envelope.To[i].Address, "not tried now, because many others wait for the same smarthost")
+		a.outcomes[i] = undecidedOne(a.lease.Envelope.To[i].Address, "not tried now, because many others wait for the same hosts")
 		a.outcomes[i].Route, a.outcomes[i].Hop = g.route, g.route.Hops[0]
 	}
 }

@@ -31,7 +31,7 @@ func (r *Runner) Reroute(ctx context.Context) (freed int, err error) {
 		return 0, fmt.Errorf("queue: %T is no Inspector: its mail takes the new routes when its time comes", r.Queue)
 	}
 	r.reroute.Add(1) // before looking: an attempt that ends from here on looks itself
-	r.down.again()
+	r.gates.shaper.Again()
 	s := &survey{r: r, moved: map[string]bool{}, unsure: map[string]bool{}}
 	for cursor, more := "", true; more; more = cursor != "" {
 		var page []Info

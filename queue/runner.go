@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/deliver/shape"
 	"github.com/sortie-mail/sortie/dsn"
 	"github.com/sortie-mail/sortie/route"
 )
@@ -31,7 +32,7 @@ type Runner struct {
 
 	Concurrency     int           // attempts at once; 0 is 5,000. A waiting attempt costs some 30 KiB
 	LaneConcurrency int           // attempts at once in one lane; 0 is 20. A lane begins with fewer and earns them
-	HostConcurrency int           // attempts at once through one smarthost; 0 is 50, at most half of Concurrency. It begins with fewer too
+	HostConcurrency int           // attempts at once through one smarthost that has no rule; 0 is 50, at most half of Concurrency
 	AttemptTime     time.Duration // the longest that one attempt may take; 0 is an hour
 	MaxHops         int           // Received fields of a message that loops; 0 is 100 (RFC 5321, section 6.3)
 
@@ -47,6 +48,10 @@ type Runner struct {
 	// because there is nobody. 0 is not at all; what is on the list already is refused all the same. The Queue must be a [Notebook].
 	SuppressFor time.Duration
 
+	// Shaper says how much each site gets at once and in a time. nil is one with the rules of a *deliver.Deliverer, or the embedded
+	// ones, that gives a site what LaneConcurrency says where that is more than its rules say, and a smarthost what HostConcurrency says.
+	Shaper *shape.Shaper
+
 	Reports ReportBuilder // writes reports; nil is a zero dsn.Builder
 	Logger  *slog.Logger  // nil is no log
 	Trace   *Trace        // nil is no trace
@@ -56,6 +61,8 @@ type Runner struct {
 	lanes   lanes
 	down    outages
 	gates   gates
+	ways    *shape.Shaper // knows which routes are down as a whole that have several hops
+	crowd   crowd
 	records records
 	reroute atomic.Uint64      // counts the calls of Reroute
 	early   early              // the lanes that Reroute freed
@@ -110,15 +117,36 @@ func (r *Runner) init() {
 		r.Schedule = r.Schedule.filled()
 		r.lanes.max = positive(r.LaneConcurrency, 20)
 		r.slots = make(chan struct{}, r.Concurrency)
-		r.lanes.crowded = func() bool { return len(r.slots) > r.Concurrency/2 }
+		r.crowd.slots = r.Concurrency
 		r.freed = make(chan struct{}, 1)
 		r.stop = make(chan struct{})
-		r.gates.max = positive(r.HostConcurrency, max(1, min(50, r.Concurrency/2))) // the rest is for other ways
+		r.gates.shaper, r.ways = r.shaper(), &shape.Shaper{SmarthostConnections: r.Concurrency, Connections: r.Concurrency}
 		r.gates.queue, r.gates.stop = r.Concurrency/4, r.stop
 		r.ended = make(chan struct{})
 		r.work, r.abandon = context.WithCancel(context.Background())
 	})
 }
+
+// shaper is the Runner's, or one made of its settings.
+func (r *Runner) shaper() *shape.Shaper {
+	if r.Shaper != nil {
+		return r.Shaper
+	}
+	s := &shape.Shaper{Logger: r.Logger, SmarthostConnections: max(r.HostConcurrency, 0)}
+	if d, ok := r.Deliverer.(*deliver.Deliverer); ok && d != nil {
+		s.Rules = d.Sites
+	}
+	if r.LaneConcurrency > s.Rules.Limits("").Connections {
+		s.Connections = r.LaneConcurrency
+	}
+	if half := max(r.Concurrency/2, 1); s.SmarthostConnections == 0 && half < s.Rules.Limits(anySmarthost).Connections {
+		s.SmarthostConnections = half // the rest is for other ways
+	}
+	return s
+}
+
+// anySmarthost is a name that a smarthost's site may have.
+const anySmarthost = "localhost:25"
 
 func orDefault[T comparable](v, def T) T {
 	var zero T
@@ -264,7 +292,7 @@ func (r *Runner) lease(ctx context.Context) (next time.Time, err error) {
 }
 
 func (r *Runner) take(ctx context.Context, most int) ([]Lease, time.Time, error) {
-	return r.Queue.Lease(ctx, LeaseRequest{Max: most, For: r.AttemptTime + leaseSlack, Room: r.lanes.room})
+	return r.Queue.Lease(ctx, LeaseRequest{Max: most, For: r.AttemptTime + leaseSlack, Room: r.room})
 }
 
 // cannotLease returns an error that ends Run, or waits a while, whatever changes meanwhile.
@@ -286,12 +314,16 @@ const leaseSlack = 15 * time.Minute
 
 func (r *Runner) begin(l Lease) {
 	r.slots <- struct{}{}
-	r.lanes.begin(l.Lane)
+	var w *waiter
+	if !r.lanes.begin(l.Lane) {
+		w = r.crowd.enter()
+	}
 	r.running.Go(func() {
 		defer func() {
 			if p := recover(); p != nil { // a defect of ours or of the queue's; the lease ends by itself, and the attempt counts
 				r.Logger.Error("an attempt broke down", "id", l.ID, "lane", l.Lane, "panic", p, "stack", string(debug.Stack()))
 			}
+			r.crowd.leave(w)
 			r.lanes.end(l.Lane)
 			<-r.slots
 			select {
@@ -299,6 +331,6 @@ func (r *Runner) begin(l Lease) {
 			default:
 			}
 		}()
-		r.process(l)
+		r.process(l, w)
 	})
 }

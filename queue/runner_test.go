@@ -509,7 +509,7 @@ func TestAnOutageIsNotTimedOutMessageByMessage(t *testing.T) {
 		assert.Less(t, total, 200)
 		list, _, err := w.queue.List(w.t.Context(), queue.Filter{}, "", 1)
 		require.NoError(t, err)
-		assert.GreaterOrEqual(t, list[0].Attempts, 7)
+		assert.Less(t, list[0].Attempts, 7, "what waits for the destination is not looked at and put back all the time")
 		w.sleep(6 * 24 * time.Hour)
 		assert.Len(t, w.home.Mailbox(), 1000, "and of the failure")
 		assert.True(t, w.empty())

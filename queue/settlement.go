@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sortie-mail/sortie/deliver"
+	"github.com/sortie-mail/sortie/deliver/shape"
 	"github.com/sortie-mail/sortie/dsn/reason"
 )
 
@@ -57,20 +58,16 @@ func (a *attempt) uncounted(i int) bool {
 }
 
 // countWhatIsTold makes tries count that were turned away in a crowd where it is time to tell the sender: a smarthost that
-// is too slow for all of its mail must not keep a delay or the end of a lifetime from being reported.
+// is too slow for all of its mail must not keep a delay or the end of a lifetime from being reported. Each such try counts from then on,
+// so that the mail keeps to the times of the schedule.
 func (a *attempt) countWhatIsTold(now time.Time) {
 	select {
 	case <-a.r.stop: // turned away by the stop, and not by others
 		return
 	default:
 	}
-	env, late := &a.lease.Envelope, a.late()
-	isLate := env.From != "" && !late.IsZero() && !now.Before(late)
-	expired := !now.Before(a.expires())
-	for i, to := range env.To {
-		if expired || (isLate && to.Notify.Delay() && !a.lease.Warned[to.Address]) {
-			a.away[i] = false
-		}
+	if a.isPressing(now) {
+		clear(a.away)
 	}
 }
 
@@ -81,7 +78,7 @@ func (a *attempt) settlement() Settlement {
 	a.countWhatIsTold(now)
 	a.fates = a.decideFates(now)
 	if a.cameToNothing() {
-		s := Settlement{} // put back as it was
+		s := Settlement{Site: a.siteHint()} // put back as it was
 		s.Next, _, _ = a.again(now)
 		return s
 	}
@@ -91,7 +88,7 @@ func (a *attempt) settlement() Settlement {
 	}
 	s := a.conclude(now, err)
 	s.Reports, s.Warned, s.Notes = reports, warned, a.suppress(now)
-	a.learn(&s, now)
+	a.learn(&s)
 	return s
 }
 
@@ -173,7 +170,7 @@ func (a *attempt) again(now time.Time) (next time.Time, unreached bool, pause ti
 		t := now
 		switch {
 		case a.away[i]:
-			t = inTime(a.r.gates.crowded(now), now, late, expires)
+			t = inTime(a.r.gates.crowded(now, a.siteHint() != "" && !o.Shortage), now, late, expires)
 		case !a.uncounted(i):
 			t = inTime(now.Add(a.r.Schedule.wait(a.step(), o.Reason.Retry)), now, late, expires)
 		}
@@ -219,24 +216,60 @@ func ofDestination(o *deliver.Outcome) bool {
 // that, and asking again and again would lock the account. Where a host of an earlier hop answered, it is not the
 // destination that is away.
 func unreachable(o *deliver.Outcome) bool {
-	if o.Result != deliver.TempFail || lastWords(o) != nil {
+	if o.Result != deliver.TempFail || o.Shortage || lastWords(o) != nil {
 		return false
 	}
 	return o.Stage == deliver.StageAuth || ((o.Stage == deliver.StageConnect || o.Stage == deliver.StageGreeting) && o.Reply.IsZero())
 }
 
-// learn notes what the attempt says about its lane and destinations, for the attempts that follow.
-func (a *attempt) learn(s *Settlement, now time.Time) {
-	wait := maxOutage
-	if !s.Next.IsZero() {
-		wait = s.Next.Sub(now)
+// noteOutage notes whether a group's destination could be reached.
+func (a *attempt) noteOutage(g *group, outcomes []deliver.Outcome) {
+	switch down, reached := reach(outcomes); {
+	case reached:
+		a.r.down.end(g.destination)
+	case down != nil:
+		a.r.down.begin(g.destination, down)
 	}
-	n := news{nobody: true}
+}
+
+// reach finds an outcome that reached nobody, and whether another one reached somebody.
+func reach(outcomes []deliver.Outcome) (down *deliver.Outcome, reached bool) {
+	for i := range outcomes {
+		switch o := &outcomes[i]; {
+		case unreachable(o):
+			down = o
+		case !o.Shortage && o.Stage != deliver.StageRoute:
+			reached = true
+		}
+	}
+	return down, reached
+}
+
+// learnWay is what a group says about its route as a whole.
+func (a *attempt) learnWay(g *group) (r shape.Result) {
+	outcomes := make([]deliver.Outcome, len(g.members))
+	for k, i := range g.members {
+		outcomes[k] = a.outcomes[i]
+	}
+	switch down, reached := reach(outcomes); {
+	case a.r.work.Err() != nil:
+	case reached:
+		r.News = shape.Took
+	case down != nil:
+		r.News, r.Words = shape.Unreachable, wordsOf(down)
+	}
+	return r
+}
+
+// learn notes what the attempt says about its lane and destinations, for the attempts that follow.
+func (a *attempt) learn(s *Settlement) {
+	s.Site = a.siteHint()
+	n := news{nobody: true, silent: true}
 	for i := range a.outcomes {
 		n.lost = n.lost || (a.ways[i] == "" && a.outcomes[i].RouteTrouble)
 	}
 	for k := range a.groups {
-		a.learnGroup(&a.groups[k], &n, wait)
+		a.learnGroup(&a.groups[k], &n)
 	}
 	s.Wake = a.r.lanes.learn(a.lease.Lane, &n)
 	for _, g := range n.good {
@@ -244,13 +277,11 @@ func (a *attempt) learn(s *Settlement, now time.Time) {
 	}
 }
 
-// learnGroup adds what one group says to the news, and notes whether its destination could be reached.
-func (a *attempt) learnGroup(g *group, n *news, wait time.Duration) {
-	success, trouble, reached := false, false, false
-	var down *deliver.Outcome
+// learnGroup adds what one group says to the news.
+func (a *attempt) learnGroup(g *group, n *news) {
+	success, trouble := false, false
 	for _, i := range g.members {
 		o := &a.outcomes[i]
-		g.putOff = g.putOff || (a.fates[i] == waits && a.untried[i])
 		g.waits = g.waits || (a.fates[i] == waits && unreachable(o))
 		if a.untried[i] || a.uncounted(i) {
 			n.nobody = false
@@ -258,20 +289,8 @@ func (a *attempt) learnGroup(g *group, n *news, wait time.Duration) {
 		}
 		success = success || o.Result.Success()
 		trouble = trouble || (a.fates[i] == waits && ofDestination(o))
-		if unreachable(o) {
-			down = o
-		} else if n.nobody = false; o.Stage != deliver.StageRoute {
-			reached = true
-		}
-	}
-	switch {
-	case reached:
-		a.r.down.end(g.destination)
-	case down != nil:
-		a.r.down.begin(g.destination, down, wait)
-	}
-	if g.shared {
-		a.r.gates.learn(g.destination, success, trouble, down != nil && !reached)
+		n.nobody = n.nobody && unreachable(o)
+		n.silent = n.silent && o.Reply.IsZero()
 	}
 	if success {
 		n.good = append(n.good, g)
