@@ -36,6 +36,13 @@ func answered(ctx context.Context) func() {
 	return f
 }
 
+// Answered calls that function. It is for those who deliver in another way than with a [Deliverer].
+func Answered(ctx context.Context) {
+	if f := answered(ctx); f != nil {
+		f()
+	}
+}
+
 func (t *Trace) lookups(ctx context.Context) context.Context {
 	if t.Lookup == nil {
 		return ctx

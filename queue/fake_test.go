@@ -183,6 +183,7 @@ type countingQueue struct {
 	*memory.Queue
 	mu     sync.Mutex
 	leases int                                       // guarded by mu
+	writes int                                       // guarded by mu: settlements
 	lease  func() error                              // nil is no failure
 	settle func(queue.Lease, queue.Settlement) error // nil is no failure
 }
@@ -206,7 +207,19 @@ func (q *countingQueue) Settle(ctx context.Context, l queue.Lease, s queue.Settl
 			return err
 		}
 	}
+	q.mu.Lock()
+	q.writes++
+	q.mu.Unlock()
 	return q.Queue.Settle(ctx, l, s)
+}
+
+// settled is how many settlements there were since it was last asked.
+func (q *countingQueue) settled() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.writes
+	q.writes = 0
+	return n
 }
 
 // asked is how often Lease was called since it was last asked.

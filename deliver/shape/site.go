@@ -70,8 +70,10 @@ func (s *site) room(now time.Time, leased int) Room {
 			return Room{Again: s.until, Down: true}
 		case now.Before(s.asked):
 			return Room{Again: s.asked, Down: true}
+		case coming > 0: // one is about to ask
+			return Room{Again: now.Add(askTime), Down: true}
 		}
-		return Room{N: 1 - coming, Down: true}
+		return Room{N: 1, Down: true}
 	}
 	n := s.limit - max(s.active, leased)
 	rate, again := s.rate(now)
