@@ -33,7 +33,7 @@ func (q *Queue) writeLarge(id queue.ID, start []byte, rest io.Reader) (sum uint3
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = q.disk.syncDir(filepath.Dir(path))
+		err = q.largeNames.sync(func() error { return q.disk.syncDir(filepath.Dir(path)) })
 	}
 	if err != nil {
 		q.disk.remove(path)

@@ -56,6 +56,8 @@ type Queue struct {
 	cleaner cleaner
 	calls   calls
 
+	largeNames folderSync // of large/
+
 	segMu    sync.Mutex
 	segments []*segment // guarded by segMu, oldest first
 }
