@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -125,6 +126,7 @@ func TestCloseEndsItsOwnResolver(t *testing.T) {
 			time.Sleep(58 * time.Second)
 			_, err := w.d.MXHosts(t.Context(), "two.test") // and asks again in the background
 			require.NoError(t, err)
+			synctest.Wait() // it does so by now
 			begin := time.Now()
 			require.NoError(t, w.d.Close())
 			if !own {
