@@ -21,6 +21,7 @@ type attempt struct {
 	absent  []absentee // what did not answer a moment ago: tried last
 	asking  []way      // addresses of which other attempts wait to hear from this one whether they are back
 	over    bool       // no other host would do better
+	site    site       // whose hosts they are
 }
 
 // A place is an address of a target.
@@ -45,6 +46,7 @@ func (d *Deliverer) attempt(ctx context.Context, hop *route.Hop, m *Message, pen
 		a.fail(e)
 		return
 	}
+	a.site = d.siteFor(hop, targets)
 	a.hosts(ctx, targets)
 	a.again(ctx)
 	a.last(ctx)
@@ -243,7 +245,7 @@ func (h *approach) refused(e *Error, p place) {
 // served enough, or because it was found dead. Any other error has decided them all.
 func (a *attempt) serve(s *session, rest []*Outcome) ([]*Outcome, *Error) {
 	for len(rest) > 0 && !a.d.enough(s) {
-		n := s.room(rest, a.d.set.limits.Recipients)
+		n := s.room(rest, a.d.recipients(&a.site))
 		t := &transaction{d: a.d, s: s, hop: a.hop, m: a.m, waiting: rest[:n:n]}
 		e := t.run()
 		if e != nil && e.stale {
@@ -262,7 +264,7 @@ func (a *attempt) serve(s *session, rest []*Outcome) ([]*Outcome, *Error) {
 
 // enough reports whether a session has served as many messages as it may.
 func (d *Deliverer) enough(s *session) bool {
-	return s.worn || s.served >= atMost(d.set.limits.Messages, s.caps.maxMails)
+	return s.worn || s.served >= atMost(s.messages, s.caps.maxMails)
 }
 
 // room is how many of the recipients go in one transaction: at most limit, and no more than the host takes, as far as it has

@@ -121,6 +121,7 @@ func (h *approach) connect(ctx context.Context) (won dialed, ok bool) {
 		h.refused(e, h.at)
 		return dialed{}, false
 	}
+	d.pool.enterSite(&h.site)
 	r := race{delay: d.set.timeouts.NextAddress, aside: d.pool.aside, budget: &d.budget}
 	r.dial = func(ctx context.Context, i int) (net.Conn, error) {
 		return d.dial(ctx, newKey(h.hop, h.mode, places[i], h.plain))
@@ -132,6 +133,7 @@ func (h *approach) connect(ctx context.Context) (won dialed, ok bool) {
 	}
 	if won, ok = r.run(ctx, len(places)); !ok {
 		d.budget.give(1)
+		d.pool.census.leave(h.site.at)
 		return won, false
 	}
 	h.take(places[won.i])
@@ -152,6 +154,7 @@ func (h *approach) take(p place) {
 func (h *approach) open(ctx context.Context, won dialed) *session {
 	d, k := h.d, newKey(h.hop, h.mode, h.at, h.plain)
 	s := &session{conn: newConn(won.conn, k.host, k.to, d.Transcript), key: k, born: time.Now(), budget: &d.budget}
+	s.site, s.census, s.messages = h.site.at, &d.pool.census, d.messages(&h.site)
 	s.times.Lookup, s.times.Connect = h.at.target.looked, won.took
 	s.attach(ctx, h.m.ID)
 	_, address := k.network()
@@ -166,6 +169,9 @@ func (h *approach) open(ctx context.Context, won dialed) *session {
 		return s
 	}
 	s.broken = e.Reply.IsZero() || e.Reply.Code == 421
+	if e.Reply.Code == 421 { // idle connections may be what there are too many of
+		d.pool.shed(s.site)
+	}
 	if e.noTLS && h.m.insistsOnTLS() { // RFC 8689, section 4.2.1
 		e.Status, e.lacking = "4.7.10", true
 		e.Err = errors.New("the host offers no TLS, and the message asks for REQUIRETLS")

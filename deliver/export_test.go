@@ -47,3 +47,13 @@ func InUse(d *Deliverer) int {
 	defer d.budget.mu.Unlock()
 	return d.budget.used
 }
+
+// OpenTo is how many connections count at sites.
+func OpenTo(d *Deliverer) (n int) {
+	d.pool.census.mu.Lock()
+	defer d.pool.census.mu.Unlock()
+	for _, open := range d.pool.census.open {
+		n += open
+	}
+	return n
+}

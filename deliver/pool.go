@@ -12,6 +12,8 @@ type pool struct {
 	crowded        func() bool // attempts wait for a connection to end
 	idleTime, quit time.Duration
 
+	census census
+
 	mu      sync.Mutex       // guards the fields below
 	idle    map[key]*session // the newest, with the others below
 	count   int              // of idle

@@ -15,6 +15,10 @@ type session struct {
 	rested time.Time   // when it became idle
 	timer  *time.Timer // ends it when it is idle for too long
 	budget *budget     // of which it has a place until it is closed
+
+	site     siteKey // where it counts until then
+	census   *census
+	messages int // that it may serve
 }
 
 // greet takes a new connection through TLS, greeting, EHLO and login.
@@ -87,7 +91,7 @@ func (d *Deliverer) secure(s *session) *Error {
 func (s *session) close() {
 	s.broken = true
 	s.raw.Close()
-	s.budget.give(1)
+	s.gone()
 }
 
 // quit says QUIT and does not wait longer than it must for the answer, on which nothing depends.
@@ -98,5 +102,11 @@ func (s *session) quit(wait time.Duration) {
 		s.read()
 	}
 	s.net.Close()
+	s.gone()
+}
+
+// gone gives its places back.
+func (s *session) gone() {
+	s.census.leave(s.site)
 	s.budget.give(1)
 }
