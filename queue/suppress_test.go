@@ -172,9 +172,10 @@ func TestWhatIsSuppressed(t *testing.T) {
 // std: Q11
 func TestNobodyIsSuppressedUntried(t *testing.T) {
 	play(t, suppressing, func(w *world) {
-		w.by(parse(t, "bob@aol.test reject \"550 5.1.1 No such user\"\n* direct"))
+		w.by(parse(t, "bob@aol.test reject \"550 5.1.1 No such user\"\n*@nowhere.test hold\n* direct"))
 		w.send(queue.To("bob@aol.test")...)
 		id := w.send(queue.To("ann@nowhere.test")...)
+		w.sleep(time.Minute)
 		_, err := w.queue.Fail(t.Context(), queue.Filter{ID: id}, "no use")
 		require.NoError(t, err)
 		w.sleep(time.Hour)
