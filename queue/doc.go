@@ -18,10 +18,18 @@
 // # Who waits for whom
 //
 // The unit of work is an entry: one message × one lane, the recipients of one domain. A lane that hangs, is refused or
-// waits for its time delays no other. A lane begins with a few attempts at once and earns more with each success; a
-// destination that cannot be reached, a domain or a smarthost of many, is probed by one attempt at a time, and what comes due
-// for it meanwhile is put off without a connection. When it takes mail again, what waited for it is tried soon: the mail of a
-// domain at once, that of a smarthost's many domains one after the other.
+// waits for its time delays no other. A lane begins with a few attempts at once and earns more with each success.
+//
+// Lanes whose mail goes to the same MX hosts, or to the same smarthost, share a site, and what the site takes: connections at once, and
+// messages in a time, from each source address of ours. Package deliver/shape knows how much that is for the large providers, and learns
+// it of all; [Runner.Sites] shows it. Mail that its site has no room for stays in the queue, where it costs nothing. A site
+// that cannot be reached is asked by one attempt at a time. What is new for it meanwhile is put off once, without a connection, so that
+// its history tells why; the rest stays where it is until the site answers, or until it is time to tell a sender of the delay. When
+// the site takes mail again, what waited for it is tried soon, few at first.
+//
+// Destinations that hang, thousands of them, have three in four of the attempts at most, and one each. A lane that was never tried gets in
+// all the same: the attempt that has waited longest for a first answer, for three seconds at least, makes room for it and is made
+// again later. A lane that has hung before waits longer, and one whose destination has taken mail has the other attempts.
 //
 // # Who hears what
 //

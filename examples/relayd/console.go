@@ -22,6 +22,7 @@ func newConsole(r *relay) *http.Server {
 	mux.HandleFunc("GET /summary.json", r.serveSummary)
 	mux.HandleFunc("/queue", r.serveList)
 	mux.HandleFunc("/queue/{what}", r.serveOne)
+	mux.HandleFunc("/sites", r.serveSites)
 	mux.HandleFunc("/suppressed", r.serveSuppressed)
 	mux.HandleFunc("/suppressed/lift", r.serveLift)
 	return &http.Server{

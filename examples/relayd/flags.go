@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sortie-mail/sortie/deliver/shape"
 	"github.com/sortie-mail/sortie/queue"
 )
 
@@ -44,6 +45,8 @@ type options struct {
 	console                    string
 	logFile, transcript        string
 	caFile                     string
+	shapingFile                string
+	sites                      *shape.Rules // nil is the embedded ones
 	certFile, keyFile          string
 	submission                 bool
 	relayFromText, retry       string
@@ -98,6 +101,8 @@ Sending it
   -ca FILE               more trusted roots for TLS, PEM
   -max-deliveries N      attempts at once (5000, or as many as -files allows); 20 at most in one domain
   -host-concurrency N    attempts at once through one smarthost, at most (50, or half of -max-deliveries)
+  -shaping FILE          what sites (sets of MX hosts, and smarthosts) get: connections, messages on each, recipients, rates;
+                         its rules, one a line like "google connections=5 rate=100/min", go before those that are built in
   -retry D,D,...         waits between tries; the last one repeats (5m,15m,30m,1h,2h,4h)
   -delay-after D         age at which the sender is told of a delay; 0 is never (4h)
   -lifetime D            age at which mail is given up and returned (5d)
@@ -113,6 +118,7 @@ Watching it
                            POST /queue/hold        (release, retry, fail, delete) changes what the same parameters and
                                                    id=ID choose, or all=yes; hold and fail take why=TEXT. Only from this
                                                    host, and with the header X-Relayd: yes
+                           GET /sites              what each site gets now, and why, or one: ?site=google, ?limit=
                            GET /suppressed         the addresses that -suppress refuses, or one: ?address=A, ?limit= and ?cursor=
                            POST /suppressed/lift   takes address=A off the list, as those above
   -log FILE              log, a JSON object a line (standard error)
@@ -173,6 +179,7 @@ func newFlagSet(o *options) *flag.FlagSet {
 	fs.StringVar(&o.keyFile, "key", "", "")
 	fs.BoolVar(&o.submission, "submission", false, "")
 	fs.StringVar(&o.caFile, "ca", "", "")
+	fs.StringVar(&o.shapingFile, "shaping", "", "")
 	fs.StringVar(&o.retry, "retry", "", "")
 	fs.StringVar(&o.delayAfter, "delay-after", "4h", "")
 	fs.StringVar(&o.lifetime, "lifetime", "5d", "")
@@ -222,6 +229,7 @@ func (o *options) check() error {
 	note("lifetime", o.checkLifetime())
 	note("suppress", o.checkSuppress())
 	note("ca", o.readRoots())
+	note("shaping", o.readShaping())
 	note("cert", o.checkCertificate())
 	if o.console != "" {
 		note("console", checkAddr(o.console))

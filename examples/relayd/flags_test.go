@@ -19,7 +19,7 @@ func TestHelp(t *testing.T) {
 	for _, flag := range []string{
 		"listen", "spool", "queue", "routes", "hostname", "dns", "smtp-port", "allow-loopback", "relay-from", "retry", "delay-after", "lifetime",
 		"console", "log", "transcript", "ca", "max-size", "max-recipients", "max-connections", "max-per-client", "idle", "cert", "submission",
-		"dns-stale", "host-concurrency", "check-sender", "check-sender-wait", "suppress", "files", "memory",
+		"dns-stale", "host-concurrency", "check-sender", "check-sender-wait", "suppress", "files", "memory", "shaping",
 	} {
 		assert.Contains(t, string(out), "\n  -"+flag+" ")
 	}
@@ -57,6 +57,8 @@ func TestMistakes(t *testing.T) {
 		"routes":            {[]string{"-routes", routes}, 1, []string{routes + ":1:", routes + ":3:"}},
 		"routes missing":    {[]string{"-routes", "/nowhere/routes"}, 1, []string{"-routes: ", "/nowhere/routes"}},
 		"ca missing":        {[]string{"-ca", "/nowhere/ca.pem"}, 2, []string{"-ca", "/nowhere/ca.pem"}},
+		"shaping missing":   {[]string{"-shaping", "/nowhere/sites"}, 2, []string{"-shaping: ", "/nowhere/sites"}},
+		"shaping":           {[]string{"-shaping", routes}, 2, []string{"-shaping: ", routes + ":1: ", routes + ":3: "}},
 		"ca without PEM":    {[]string{"-ca", noPEM}, 2, []string{"-ca", "no certificate in PEM form"}},
 		"postgres":          {[]string{"-queue", "postgres://localhost/mail"}, 2, []string{"-queue: postgres is not built in yet"}},
 		"queue":             {[]string{"-queue", "redis://localhost"}, 2, []string{"-queue", "disk:DIR"}},

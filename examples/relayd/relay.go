@@ -122,7 +122,7 @@ func (r *relay) newDeliverer(transcript deliver.Transcript) *deliver.Deliverer {
 	d := &deliver.Deliverer{
 		Hostname: o.hostname, Port: o.smtpPort, AllowPrivate: o.allowLoopback, Resolver: r.resolver,
 		Logger: r.log, Transcript: transcript, Trace: &deliver.Trace{Outcome: r.outcome},
-		Limits: deliver.Limits{Connections: r.budget.attempts},
+		Limits: deliver.Limits{Connections: r.budget.attempts}, Sites: o.sites,
 	}
 	if o.roots != nil {
 		d.TLS = &tls.Config{RootCAs: o.roots}
