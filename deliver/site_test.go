@@ -3,6 +3,7 @@ package deliver_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -102,10 +103,38 @@ func TestASiteThatHasTooManyConnectionsGetsIdleOnesBack(t *testing.T) {
 		one, two := w.provider(t, "connections=5")
 		w.to(t, "you@one.test")
 		require.Equal(t, 1, open(one))
-		two.Behave(lab.Refuse(lab.AtConnect, "421 4.7.0 Too many connections"))
+		two.Behave(lab.Refuse(lab.AtGreeting, "421 4.7.0 Too many connections"))
 		o := w.all(t, direct, letter("you@two.test"))[0]
-		require.Equal(t, deliver.TempFail, o.Result)
+		require.Equal(t, 421, o.Reply.Code, "%v", o)
+		start := time.Now()
 		require.NoError(t, one.Wait(t.Context(), func() bool { return open(one) == 0 }))
+		assert.Less(t, time.Since(start), time.Second, "it does not wait for its time")
 		assert.Contains(t, one.Transcript(), "C: QUIT")
 	})
+}
+
+// An attempt hears when a host has answered for a recipient, yes or no, and not before.
+func TestAnAttemptHearsThatAHostHasAnswered(t *testing.T) {
+	tests := map[string]struct {
+		host  lab.Behaviour
+		heard bool
+	}{
+		"takes it":             {lab.AcceptAll, true},
+		"knows nobody":         {lab.Refuse(lab.AtRcpt, "550 5.1.1 who?"), true},
+		"hangs after it":       {lab.Hang(lab.AtDot), true},
+		"hangs at RCPT":        {lab.Hang(lab.AtRcpt), false},
+		"does not greet":       {lab.Hang(lab.AtGreeting), false},
+		"refuses the sender":   {lab.Refuse(lab.AtMail, "451 4.3.0 later"), true}, // to what went along with it, too
+		"is not to be reached": {lab.Drop(lab.AtConnect), false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, func(t *testing.T, w *world) {
+				w.Server("mx.aol.test", test.host)
+				heard := 0
+				w.allIn(deliver.WithAnswered(t.Context(), func() { heard++ }), t, direct, letter("you@aol.test"))
+				assert.Equal(t, test.heard, heard > 0)
+			})
+		})
+	}
 }
