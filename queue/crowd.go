@@ -17,6 +17,9 @@ type crowd struct {
 	mu          sync.Mutex
 	first, last *waiter // guarded by mu: the oldest is first
 	n           int     // guarded by mu
+
+	lasting  time.Duration // guarded by mu: about how long an attempt stays
+	promised time.Time     // guarded by mu: when the newest lane without room is to ask again
 }
 
 // A waiter is an attempt of which no host has said anything about a recipient yet.
@@ -62,15 +65,35 @@ func (c *crowd) room(hung bool, now time.Time) (ok bool, again time.Time) {
 	for w != nil && w.cut == nil {
 		w = w.next
 	}
-	switch {
-	case w == nil:
-		return false, now.Add(patience)
-	case now.Sub(w.began) < patience:
-		return false, w.began.Add(patience)
+	if w == nil || now.Sub(w.began) < patience {
+		again = now.Add(patience)
+		if w != nil {
+			again = w.began.Add(patience)
+		}
+		return false, c.promise(now, again)
 	}
 	w.cut(errMadeRoom)
 	c.remove(w)
 	return true, time.Time{}
+}
+
+// leastPace bounds how often lanes ask that find no room.
+const leastPace = 250 * time.Microsecond
+
+// promise is when a lane that found no room is to ask again. Where attempts end soon the lanes come one after the other, twice as fast as
+// attempts end, so that a place that becomes free is taken at once and not all lanes ask for it; where they hang it is when patience is over.
+func (c *crowd) promise(now, over time.Time) time.Time {
+	if c.lasting == 0 || c.lasting > patience/4 {
+		return over
+	}
+	if c.promised.Before(now) {
+		c.promised = now
+	}
+	c.promised = c.promised.Add(max(c.lasting/time.Duration(2*c.most()), leastPace))
+	if c.promised.After(over) {
+		c.promised = over
+	}
+	return c.promised
 }
 
 // enter adds an attempt.
@@ -108,6 +131,11 @@ func (c *crowd) leave(w *waiter) {
 func (c *crowd) remove(w *waiter) {
 	if !w.in {
 		return
+	}
+	if lasted := min(max(time.Since(w.began), 1), patience); c.lasting == 0 {
+		c.lasting = lasted
+	} else {
+		c.lasting += (lasted - c.lasting) / 8
 	}
 	if w.previous != nil {
 		w.previous.next = w.next

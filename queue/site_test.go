@@ -235,6 +235,25 @@ func TestAProviderThatIsDown(t *testing.T) {
 	})
 }
 
+// Thousands of destinations that were never tried take their mail at once: few slots are kept busy with them, and a place that becomes
+// free does not stay so until patience with those that hang would be over.
+//
+// std: Q5
+func TestThousandsOfDestinationsThatAnswer(t *testing.T) {
+	p := provider{&far{say: func(ctx context.Context, _ route.Route, _ *deliver.Message, _ string) deliver.Outcome {
+		time.Sleep(10 * time.Millisecond)
+		return byName(ctx, route.Route{}, nil, "bob")
+	}}}
+	play(t, p.at(func(w *world) { w.runner.Concurrency = 50 }), func(w *world) {
+		w.sendToMany(2000, "bob@%d.live.test")
+		start := time.Now()
+		for len(p.successes()) < 2000 {
+			w.sleep(10 * time.Millisecond)
+			require.Less(t, time.Since(start), 5*time.Second, "one after the other they would take 20 s")
+		}
+	})
+}
+
 // Thousands of destinations hang, more than there are slots, and some of them have hung before: others' mail goes as if they were
 // not there, and they are all tried.
 //
