@@ -3,3 +3,5 @@
 package main_test
 
 var buildFlags []string
+
+const memoryFactor = 1
